@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 
 use serde_json::json;
 
-use crate::crowd::Record;
+use crate::crowd::{Chatter, Record};
 use crate::ledger::{self, History};
 use crate::patience::PATIENCE;
 use crate::rest::Rest;
@@ -100,6 +100,18 @@ struct Stream {
 }
 
 impl Books {
+    /// The records of a crowd in these conversations.
+    pub fn of(conversations: &[String], crowd: &[Chatter]) -> Self {
+        let mut books = Self::default();
+        for conversation in conversations {
+            books.open(conversation);
+            for chatter in crowd {
+                books.record(conversation, &chatter.record());
+            }
+        }
+        books
+    }
+
     /// Adds a conversation that is checked even if no client received anything.
     pub fn open(&mut self, conversation: &str) {
         self.0.entry(conversation.to_owned()).or_default();

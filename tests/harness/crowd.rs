@@ -1,8 +1,8 @@
-//! Clients for loads and losses. Each follows conversations and may write in one. It reconnects when cut off,
-//! resumes from its positions, retries unacknowledged messages under the same key, and records everything
-//! that it received. `ledger` judges the record.
+//! Clients for loads and losses. Each follows conversations and may write in one, without waiting for each
+//! answer. It reconnects when cut off, resumes from its positions, retries unacknowledged messages under the
+//! same key and in the same order, and records everything that it received. `ledger` judges the record.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -53,6 +53,8 @@ pub struct Pushed {
 /// A `message.sent`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Acknowledged {
+    /// Its number among the messages of the client, from 1.
+    pub number: u64,
     pub key: String,
     pub conversation: String,
     pub seq: u64,
@@ -64,7 +66,7 @@ pub struct Acknowledged {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Phase {
     Talk,
-    /// Finish the message in flight, and go on receiving.
+    /// Finish the messages in flight, and go on receiving.
     Listen,
 }
 
@@ -84,6 +86,8 @@ pub struct Plan {
     pub talks_in: Option<String>,
     /// Wait between an acknowledgement and the next message.
     pub pause: Duration,
+    /// Maximum number of messages without an answer.
+    pub in_flight_max: usize,
 }
 
 impl Plan {
@@ -94,12 +98,18 @@ impl Plan {
             follows: vec![conversation.to_owned()],
             talks_in: None,
             pause: Duration::ZERO,
+            in_flight_max: 1,
         }
     }
 
     /// Follows one conversation and writes in it.
     pub fn talker(user: impl Into<String>, conversation: &str, pause: Duration) -> Self {
         Self { talks_in: Some(conversation.to_owned()), pause, ..Self::listener(user, conversation) }
+    }
+
+    /// Follows one conversation and writes in it, with so many messages in flight.
+    pub fn pipelining(user: impl Into<String>, conversation: &str, in_flight_max: usize) -> Self {
+        Self { in_flight_max, ..Self::talker(user, conversation, Duration::ZERO) }
     }
 }
 
@@ -121,7 +131,8 @@ impl Chatter {
             connection: 0,
             positions: BTreeMap::new(),
             sent: 0,
-            in_flight: None,
+            waiting: VecDeque::new(),
+            in_flight: VecDeque::new(),
         };
         let chatter = Self { record, phase, idle, task: tokio::spawn(life.live()) };
         until("a chatter to be subscribed", async || (chatter.lock().from.len() == follows).then_some(()))
@@ -184,12 +195,15 @@ struct Life {
     connection: usize,
     positions: BTreeMap<String, u64>,
     sent: u64,
-    /// A sent message without an acknowledgement, which is sent again under its key.
-    in_flight: Option<InFlight>,
+    /// Messages that must be sent again, each under its key, before new ones.
+    waiting: VecDeque<InFlight>,
+    /// The messages that were sent on this connection and have no answer yet, in the order of sending.
+    in_flight: VecDeque<InFlight>,
 }
 
 #[derive(Clone)]
 struct InFlight {
+    number: u64,
     key: String,
     content: String,
     since: Instant,
@@ -225,12 +239,16 @@ impl Life {
         if let Err(error) = socket.write_json(&subscribe).await {
             return format!("subscribing: {error}");
         }
+        // The client sends the messages without an answer again, in the same order.
+        while let Some(unanswered) = self.in_flight.pop_back() {
+            self.waiting.push_front(unanswered);
+        }
         // Send nothing before the subscription is there; otherwise the first own message could precede it.
         let mut subscribed = false;
         let mut speak_at: Option<Instant> = None;
         let mut phases = self.phases.clone();
         loop {
-            let overdue = self.in_flight.as_ref().map(|pending| pending.since + PATIENCE);
+            let overdue = self.in_flight.front().map(|pending| pending.since + PATIENCE);
             let due = tokio::select! {
                 incoming = socket.next() => Due::Incoming(incoming),
                 () = at(speak_at) => Due::Speak,
@@ -258,10 +276,10 @@ impl Life {
                 Due::Incoming(Incoming::Lost(why)) => return format!("lost: {why}"),
                 Due::Speak => {
                     speak_at = None;
-                    if let Some(frame) = self.next_message(subscribed)
-                        && let Err(error) = socket.write_json(&frame).await
-                    {
-                        return format!("sending: {error}");
+                    while let Some(frame) = self.next_message(subscribed) {
+                        if let Err(error) = socket.write_json(&frame).await {
+                            return format!("sending: {error}");
+                        }
                     }
                 }
                 Due::Overdue => return format!("no answer to a message in {PATIENCE:?}"),
@@ -312,8 +330,9 @@ impl Life {
 
     /// Handles the reply to a message. Returns the time of the next one.
     fn answered(&mut self, frame: &Value) -> Option<Instant> {
-        let Some(pending) = self.in_flight.take_if(|pending| frame["id"] == *pending.key) else {
-            self.violation(format!("an answer to nothing that was asked: {frame}"));
+        // Answers come in the order of the frames.
+        let Some(pending) = self.in_flight.pop_front_if(|pending| frame["id"] == *pending.key) else {
+            self.violation(format!("not the answer to the oldest message in flight: {frame}"));
             return None;
         };
         let payload = &frame["payload"];
@@ -324,6 +343,7 @@ impl Life {
                 return None;
             };
             let acknowledged = Acknowledged {
+                number: pending.number,
                 key: pending.key,
                 conversation: self.plan.talks_in.clone().unwrap_or_default(),
                 seq,
@@ -341,36 +361,45 @@ impl Life {
             self.tell_idle();
             return Some(Instant::now() + self.plan.pause);
         }
-        self.in_flight = Some(pending);
+        self.waiting.push_back(pending);
         let wait = payload["retry_after_ms"].as_u64().unwrap_or(50).min(1000);
         Some(Instant::now() + Duration::from_millis(wait))
     }
 
-    /// The next message to send: the unacknowledged one, or a new one, or none while the client only
-    /// receives.
+    /// The next message to send: an unacknowledged one, or a new one, or none while the client only
+    /// receives, or has enough in flight.
     fn next_message(&mut self, subscribed: bool) -> Option<Value> {
         let conversation = self.plan.talks_in.clone().filter(|_| subscribed)?;
-        if self.in_flight.is_none() {
-            if *self.phases.borrow() == Phase::Listen {
-                self.tell_idle();
-                return None;
-            }
-            self.sent += 1;
-            let key = format!("{}-{}", self.name, self.sent);
-            let content = format!("message {} of {}", self.sent, self.name);
-            self.note(|record| record.attempted.insert(key.clone(), content.clone()));
-            self.in_flight = Some(InFlight { key, content, since: Instant::now() });
+        if self.in_flight.len() >= self.plan.in_flight_max {
+            return None;
         }
+        let next = self.waiting.pop_front().or_else(|| self.new_message());
+        let frame = next.map(|next| {
+            let next = InFlight { since: Instant::now(), ..next };
+            let frame = json!({"type": "message.send", "id": next.key, "payload": {
+                "conversation_id": conversation, "content": next.content, "client_msg_id": next.key }});
+            self.in_flight.push_back(next);
+            frame
+        });
         self.tell_idle();
-        let pending = self.in_flight.as_mut()?;
-        pending.since = Instant::now();
-        Some(json!({"type": "message.send", "id": pending.key, "payload": {
-            "conversation_id": conversation, "content": pending.content, "client_msg_id": pending.key }}))
+        frame
+    }
+
+    fn new_message(&mut self) -> Option<InFlight> {
+        if *self.phases.borrow() == Phase::Listen {
+            return None;
+        }
+        self.sent += 1;
+        let key = format!("{}-{}", self.name, self.sent);
+        let content = format!("message {} of {}", self.sent, self.name);
+        self.note(|record| record.attempted.insert(key.clone(), content.clone()));
+        Some(InFlight { number: self.sent, key, content, since: Instant::now() })
     }
 
     fn tell_idle(&self) {
-        let idle = self.in_flight.is_none()
-            && (self.plan.talks_in.is_none() || *self.phases.borrow() == Phase::Listen);
+        let has_all_answers = self.in_flight.is_empty() && self.waiting.is_empty();
+        let idle =
+            has_all_answers && (self.plan.talks_in.is_none() || *self.phases.borrow() == Phase::Listen);
         self.idling.send_replace(idle);
     }
 

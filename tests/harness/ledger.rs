@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::crowd::Record;
+use crate::crowd::{Chatter, Record};
+use crate::host::Host;
 use crate::rest::Rest;
 
 /// A stored message.
@@ -39,6 +40,22 @@ pub async fn history(member: &Rest, conversation: &str) -> History {
     }
 }
 
+/// Waits until every client has received everything of these conversations, and compares their records with
+/// the histories. `ana` is a member of all.
+pub async fn audit(host: &Host, conversations: &[String], crowd: &[Chatter]) -> Audit {
+    let mut histories = BTreeMap::new();
+    for conversation in conversations {
+        histories.insert(conversation.clone(), history(&host.rest("ana"), conversation).await);
+    }
+    for chatter in crowd {
+        for conversation in chatter.record().from.keys() {
+            let head = histories[conversation].last_key_value().map_or(0, |(seq, _)| *seq);
+            chatter.expect_up_to(conversation, head).await;
+        }
+    }
+    Audit::of(&histories, &crowd.iter().map(Chatter::record).collect::<Vec<_>>())
+}
+
 /// The violations, one line each, and the counts.
 #[derive(Debug, Default, PartialEq)]
 pub struct Audit {
@@ -50,6 +67,9 @@ pub struct Audit {
     pub holes: Vec<String>,
     /// Acknowledged messages that are not in the history under that seq and id exactly once.
     pub acknowledged_lost: Vec<String>,
+    /// Messages of one client whose seqs have not the order of sending. A message that was refused meanwhile
+    /// is left out.
+    pub out_of_order: Vec<String>,
     /// Sends that are stored twice.
     pub stored_twice: Vec<String>,
     /// Stored messages that were never pushed to a due subscriber.
@@ -97,6 +117,7 @@ impl Audit {
         let Self {
             holes,
             acknowledged_lost,
+            out_of_order,
             stored_twice,
             undelivered,
             reordered,
@@ -107,6 +128,7 @@ impl Audit {
         for (what, found) in [
             ("holes in history", holes),
             ("acknowledged and lost", acknowledged_lost),
+            ("stored in another order than sent", out_of_order),
             ("stored twice", stored_twice),
             ("stored and not delivered", undelivered),
             ("reordered", reordered),
@@ -138,6 +160,17 @@ impl Audit {
             if stored.is_none_or(|stored| stored.id != sent.id || stored.content != sent.content) {
                 let what = format!("{}: {} at {} is {stored:?}", record.user, sent.key, sent.seq);
                 self.acknowledged_lost.push(what);
+            }
+        }
+        let refused: BTreeSet<&str> =
+            record.refusals.iter().filter_map(|(_, frame)| frame["id"].as_str()).collect();
+        let sent = record.acknowledged.iter().filter(|sent| !refused.contains(sent.key.as_str()));
+        let seqs: BTreeMap<u64, u64> = sent.map(|sent| (sent.number, sent.seq)).collect();
+        for ((earlier, before), (later, after)) in seqs.iter().zip(seqs.iter().skip(1)) {
+            if before >= after {
+                let what =
+                    format!("{}: message {earlier} at {before}, message {later} at {after}", record.user);
+                self.out_of_order.push(what);
             }
         }
         // Every content is sent once in a run, so a second one is a retry that was stored again.
@@ -199,7 +232,7 @@ mod tests {
     fn acknowledged(seq: u64) -> Acknowledged {
         let Stored { id, content, .. } = stored(seq);
         let key = format!("key{seq}");
-        Acknowledged { key, conversation: "c".into(), seq, id, content, at: Instant::now() }
+        Acknowledged { number: seq, key, conversation: "c".into(), seq, id, content, at: Instant::now() }
     }
 
     /// Ana joined at 1, sent 2 to 5 and received all of them.
@@ -240,6 +273,15 @@ mod tests {
         assert_eq!(audit_after(|_, record| record.pushed.push(push(3))).duplicates.len(), 1);
         assert_eq!(audit_after(|_, record| record.pushed.push(push(1))).duplicates.len(), 1);
         assert_eq!(audit_after(|_, record| record.pushed.swap(1, 2)).reordered.len(), 1);
+        let swap = |record: &mut Record| {
+            (record.acknowledged[1].number, record.acknowledged[2].number) = (4, 3);
+        };
+        assert_eq!(audit_after(|_, record| swap(record)).out_of_order.len(), 1);
+        let audit = audit_after(|_, record| {
+            swap(record);
+            record.refusals.push((Instant::now(), serde_json::json!({"id": "key3"})));
+        });
+        assert!(audit.out_of_order.is_empty(), "a message that was refused has no place");
         let audit = audit_after(|_, record| record.pushed[0].content = "forged".into());
         assert_eq!(audit.false_pushes.len(), 1);
         let audit = audit_after(|_, record| record.disconnects.push("closed 1012".into()));

@@ -1,12 +1,12 @@
 //! `kill -9` of the host under load: acknowledged messages are stored once, and reach every client that
 //! resumes.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
+use switchboard_tests::checker::Books;
 use switchboard_tests::crowd::{Chatter, Plan};
 use switchboard_tests::host::{Host, Options};
-use switchboard_tests::ledger::{self, Audit};
+use switchboard_tests::ledger;
 use switchboard_tests::patience::until;
 
 const ROOMS: usize = 5;
@@ -28,7 +28,7 @@ async fn acknowledged_messages_survive_kill_9() {
                 crowd.push(Chatter::start(host.address, plan).await);
             }
         }
-        let all = Plan { user: "dee".into(), follows: rooms.clone(), talks_in: None, pause: Duration::ZERO };
+        let all = Plan { follows: rooms.clone(), ..Plan::listener("dee", &rooms[0]) };
         crowd.push(Chatter::start(host.address, all).await);
 
         let acknowledged = |crowd: &[Chatter]| crowd.iter().map(Chatter::acknowledged).sum::<usize>();
@@ -44,17 +44,7 @@ async fn acknowledged_messages_survive_kill_9() {
         for chatter in &mut crowd {
             chatter.stop_sending().await;
         }
-        let mut histories = BTreeMap::new();
-        for room in &rooms {
-            histories.insert(room.clone(), ledger::history(&host.rest("ana"), room).await);
-        }
-        for chatter in &crowd {
-            for room in chatter.record().from.keys() {
-                chatter.expect_up_to(room, *histories[room].last_key_value().unwrap().0).await;
-            }
-        }
-        let records: Vec<_> = crowd.iter().map(Chatter::record).collect();
-        let audit = Audit::of(&histories, &records);
+        let audit = ledger::audit(host, &rooms, &crowd).await;
         println!(
             "{KILLS} kills: {} messages acknowledged, all in history once; {} deliveries of {} owed, {} of them again; \
              {} connections broken",
@@ -66,6 +56,47 @@ async fn acknowledged_messages_survive_kill_9() {
         );
         assert!(audit.disconnects.len() >= KILLS * crowd.len(), "the kills were felt by nobody");
         audit.expect_kept();
+        drop(crowd);
+    })
+    .await;
+}
+
+/// Each connection has 64 frames in flight when the node dies. The clients send the unanswered ones again,
+/// with the same keys.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pipelined_messages_survive_kill_9_in_their_order() {
+    Host::test(Options::default().without_rate_limits(), async |host| {
+        let users = ["ana", "bo", "cy"];
+        let rooms = [host.group("hot", &users).await, host.group("quiet", &users).await];
+        let mut crowd = Vec::new();
+        for (user, room) in [("ana", 0), ("bo", 0), ("bo", 1)] {
+            crowd.push(Chatter::start(host.address, Plan::pipelining(user, &rooms[room], 64)).await);
+        }
+        let both = Plan { follows: rooms.to_vec(), ..Plan::listener("cy", &rooms[0]) };
+        crowd.push(Chatter::start(host.address, both).await);
+
+        let acknowledged = |crowd: &[Chatter]| crowd.iter().map(Chatter::acknowledged).sum::<usize>();
+        for kill in 0..KILLS {
+            let before = acknowledged(&crowd);
+            until(format!("load before kill {kill}"), async || {
+                (acknowledged(&crowd) > before + 300).then_some(())
+            })
+            .await;
+            host.kill().await;
+            host.start().await;
+        }
+        let before = acknowledged(&crowd);
+        until("load after the last start", async || (acknowledged(&crowd) > before + 300).then_some(()))
+            .await;
+        for chatter in &mut crowd {
+            chatter.stop_sending().await;
+        }
+        let audit = ledger::audit(host, &rooms, &crowd).await;
+        println!("{KILLS} kills: {} acknowledged, {} deliveries", audit.acknowledged, audit.delivered);
+        assert!(audit.disconnects.len() >= KILLS * crowd.len(), "the kills were felt by nobody");
+        assert!(audit.refusals.is_empty(), "a kill refuses nothing: {:?}", audit.refusals);
+        audit.expect_kept();
+        Books::of(&rooms, &crowd).check(host.address, |_| "ana".to_owned()).await.expect("a correct history");
         drop(crowd);
     })
     .await;

@@ -2,7 +2,7 @@
 //! bounds of `docs/decisions/idle-node.md`: also without wakes, without marks, and after the death of the
 //! node that held the cursors.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use switchboard_tests::host::{Host, Options};
@@ -94,6 +94,90 @@ async fn the_cursors_of_a_node_that_died_are_claimed_when_their_leases_end() {
         .await;
         other.kill().await;
         host.start().await;
+    })
+    .await;
+}
+
+/// The backend of Postgres that waits for a lock with a statement of this text.
+async fn waiting_backend(host: &Host, statement: &str) -> Option<i32> {
+    let waiting =
+        "select pid from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    let rows = host
+        .database
+        .rows(&format!("{waiting} and query like '{statement}' order by query_start desc"))
+        .await;
+    rows.first().map(|row| row.get(0))
+}
+
+#[tokio::test]
+async fn a_poll_that_hangs_is_given_up_after_a_second_and_the_node_recovers() {
+    Host::test(Options::default(), async |host| {
+        let mut bo = host.client("bo").await;
+        host.publish(json!({"target": "user:bo", "type": "word", "payload": {"n": 1}})).await.expect(202);
+        bo.expect("word").await;
+        let lock = host.database.connect().await;
+        lock.run("begin; lock table switchboard.nodes in access exclusive mode").await;
+        let mut polls = Vec::new();
+        let mut second_began_at = None;
+        while polls.len() < 4 {
+            let next = until("the next poll to wait for the lock", async || {
+                waiting_backend(host, "-- The poll of a node%").await.filter(|pid| !polls.contains(pid))
+            })
+            .await;
+            polls.push(next);
+            second_began_at = second_began_at.or((polls.len() == 2).then(Instant::now));
+        }
+        // A poll takes a second. With the maximum time of other queries, two polls would take ten.
+        let two_polls = second_began_at.expect("a second poll").elapsed();
+        assert!(two_polls < Duration::from_secs(8), "{two_polls:?} for two polls");
+        // The leases of the cursors cannot be renewed. Readiness reports it after 10 s and the deadline.
+        let reason = within(Duration::from_secs(60), "the consumers to be named", async || {
+            let checks = host.admin.rest().get("/readyz").await.json()["checks"].clone();
+            checks["consumers"].as_str().filter(|reason| *reason != "ok").map(str::to_owned)
+        })
+        .await;
+        assert!(reason.contains("has not renewed its shards"), "{reason}");
+        lock.run("rollback").await;
+        until("the node to be ready again", async || host.admin.ready().await.then_some(())).await;
+        repeat_without_a_wake(host, "bo").await;
+        bo.expect("word").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_claim_of_schedules_that_hangs_is_given_up_and_repeated() {
+    Host::test(Options::default(), async |host| {
+        let runs = async || {
+            let page = host.admin.rest().get("/metrics").await;
+            let page = String::from_utf8_lossy(&page.body).into_owned();
+            let of_sweeps = |line: &&str| {
+                line.starts_with("switchboard_call_seconds_count")
+                    && line.contains("handler=\"presence-sweep\"")
+            };
+            page.lines()
+                .filter(of_sweeps)
+                .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+                .sum::<f64>()
+        };
+        let failures = || {
+            let is_failure = |line: &&str| {
+                line.contains("cannot claim a fleet schedule; this node tries again")
+                    && line.contains("presence-sweep")
+            };
+            host.log().lines().filter(is_failure).count()
+        };
+        let lock = host.database.connect().await;
+        lock.run("begin; lock table switchboard.schedules in access exclusive mode").await;
+        // The second one shows that the first did not stop the schedule.
+        within(Duration::from_secs(40), "two claims to fail", async || (failures() >= 2).then_some(())).await;
+        lock.run("rollback").await;
+        let before = runs().await;
+        // The heartbeats of presence run too, once in three seconds.
+        within(Duration::from_secs(10), "sweeps to run again", async || {
+            (runs().await > before + 5.0).then_some(())
+        })
+        .await;
     })
     .await;
 }

@@ -1,10 +1,10 @@
 //! Redis and Postgres lost under load: killed, frozen, restarted. No acknowledged message is lost; the host
 //! reports its state and recovers by itself.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hyper::Method;
+use switchboard_tests::checker::Books;
 use switchboard_tests::crowd::{Chatter, Plan, Record};
 use switchboard_tests::host::{Host, Options};
 use switchboard_tests::ledger::{self, Audit};
@@ -24,12 +24,16 @@ struct Load {
 
 impl Load {
     async fn begin(host: &Host) -> Self {
+        Self::of(host, |user, room| Plan::talker(user, room, Duration::from_millis(10))).await
+    }
+
+    async fn of(host: &Host, plan: impl Fn(&str, &str) -> Plan) -> Self {
         let users = ["ana", "bo", "cy"];
         let (mut rooms, mut crowd) = (Vec::new(), Vec::new());
         for n in 0..2 {
             let room = host.group(&format!("room {n}"), &users).await;
             for user in users {
-                let plan = Plan::talker(user, &room, Duration::from_millis(10));
+                let plan = plan(user, &room);
                 crowd.push(Chatter::start(host.address, plan).await);
             }
             rooms.push(room);
@@ -69,16 +73,7 @@ impl Load {
         for chatter in &mut self.crowd {
             chatter.stop_sending().await;
         }
-        let mut histories = BTreeMap::new();
-        for room in &self.rooms {
-            histories.insert(room.clone(), ledger::history(&host.rest("ana"), room).await);
-        }
-        for chatter in &self.crowd {
-            for room in chatter.record().from.keys() {
-                chatter.expect_up_to(room, *histories[room].last_key_value().expect("messages").0).await;
-            }
-        }
-        let audit = Audit::of(&histories, &self.records());
+        let audit = ledger::audit(host, &self.rooms, &self.crowd).await;
         println!(
             "{} acknowledged, {} deliveries of {} owed, {} duplicates, {} refusals, {} disconnects",
             audit.acknowledged,
@@ -89,6 +84,8 @@ impl Load {
             audit.disconnects.len()
         );
         audit.expect_kept();
+        let checked = Books::of(&self.rooms, &self.crowd).check(host.address, |_| "ana".to_owned()).await;
+        checked.expect("a correct history");
         audit
     }
 }
@@ -121,6 +118,23 @@ async fn nothing_is_lost_when_redis_is_killed_under_load() {
         let resumed = back.elapsed();
         println!("delivery resumed {resumed:?} after Redis was back");
         assert!(resumed <= RESUMES_WITHIN, "delivery took {resumed:?} to resume");
+        until("health to be well again", async || host.admin.ready().await.then_some(())).await;
+        load.goes_on("with Redis back").await;
+        let audit = load.end(host).await;
+        assert!(audit.disconnects.is_empty(), "sockets were closed: {:?}", audit.disconnects);
+        assert!(audit.refusals.is_empty(), "sends were refused: {:?}", audit.refusals);
+    })
+    .await;
+}
+
+/// Each connection has 64 frames in flight all the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pipelined_messages_keep_their_order_when_redis_is_killed() {
+    Host::test(Options::default().without_rate_limits(), async |host| {
+        let load = Load::of(host, |user, room| Plan::pipelining(user, room, 64)).await;
+        host.redis.kill();
+        load.goes_on("without Redis").await;
+        host.redis.start_again().await;
         until("health to be well again", async || host.admin.ready().await.then_some(())).await;
         load.goes_on("with Redis back").await;
         let audit = load.end(host).await;

@@ -3,8 +3,12 @@
 use std::collections::VecDeque;
 
 use serde_json::{Value, json};
+use switchboard_tests::checker::Books;
 use switchboard_tests::client::Client;
+use switchboard_tests::crowd::{Chatter, Plan};
 use switchboard_tests::host::{Host, Options};
+use switchboard_tests::ledger;
+use switchboard_tests::patience::until;
 use switchboard_tests::release::Release;
 
 const IN_FLIGHT: usize = 64;
@@ -24,7 +28,8 @@ enum Wanted {
 
 /// The frame with this number, and what its reply must be.
 fn frame(number: usize, room: &str) -> (Value, Wanted) {
-    let key = |number: usize| format!("key-{number}");
+    // A key belongs to one conversation of its user.
+    let key = |number: usize| format!("key-{number}-{room}");
     let send = |content: &str, key: &str| {
         let payload = json!({"conversation_id": room, "content": content, "client_msg_id": key});
         json!({"type": "message.send", "id": number, "payload": payload})
@@ -100,6 +105,45 @@ async fn sixty_four_frames_in_flight_keep_their_order_through_swaps() {
             host.admin.metric("switchboard_postgres_collected_calls_count").await.expect("a metric");
         println!("{FRAMES} frames, {batches} batches");
         assert!(batches < FRAMES as f64 * 0.8, "{batches} batches for {FRAMES} frames");
+    })
+    .await;
+}
+
+/// Five connections, two of them of one user, send into two rooms, and a canary takes part of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_history_checker_finds_nothing_with_64_frames_in_flight_on_each_connection() {
+    Host::test(Options::default().without_rate_limits(), async |host| {
+        let users = ["ana", "bo", "cy", "dee"];
+        let rooms = [host.group("hot", &users).await, host.group("quiet", &users).await];
+        let mut crowd = Vec::new();
+        for (user, room) in [("ana", 0), ("bo", 0), ("cy", 0), ("bo", 1), ("dee", 1)] {
+            crowd.push(Chatter::start(host.address, Plan::pipelining(user, &rooms[room], IN_FLIGHT)).await);
+        }
+        let acknowledged = |crowd: &[Chatter]| crowd.iter().map(Chatter::acknowledged).sum::<usize>();
+        let built = Release::built("send-message");
+        for step in 0..4 {
+            let before = acknowledged(&crowd);
+            until(format!("load in step {step}"), async || {
+                (acknowledged(&crowd) > before + 400).then_some(())
+            })
+            .await;
+            match step % 2 {
+                0 => host.admin.release(&built.variant(step)).await,
+                _ => drop(host.admin.try_out(&built.variant(step), "canary=50").await.expect(200)),
+            }
+        }
+        for chatter in &mut crowd {
+            chatter.stop_sending().await;
+        }
+        let audit = ledger::audit(host, &rooms, &crowd).await;
+        audit.expect_untouched();
+        let checked = Books::of(&rooms, &crowd)
+            .check(host.address, |_| "ana".to_owned())
+            .await
+            .expect("a correct history");
+        println!("{checked:?}");
+        assert_eq!((checked.acknowledged, checked.duplicates), (audit.acknowledged, 0));
+        drop(crowd);
     })
     .await;
 }
