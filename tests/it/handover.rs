@@ -12,13 +12,13 @@ use switchboard_tests::patience::{until, within};
 const ROOMS: usize = 3;
 const ROUNDS: usize = 4;
 
-/// Inserts an event as SQL outside of the host does it, in a transaction that stays open.
-fn open_event(id: &str) -> String {
+/// Inserts an event for a user as SQL outside of the host does it.
+fn event(id: &str, user: &str) -> String {
     format!(
-        "begin; insert into switchboard.outbox (shard, position, id, event_type, key, payload) \
-         select shard, switchboard.next_position(shard), '{id}', 'published', 'user:eve', \
-           '{{\"target\":\"user:eve\",\"type\":\"word\",\"payload\":{{}}}}' \
-         from switchboard.shard('user:eve') as shard"
+        "insert into switchboard.outbox (shard, position, id, event_type, key, payload) \
+         select shard, switchboard.next_position(shard), '{id}', 'published', 'user:{user}', \
+           '{{\"target\":\"user:{user}\",\"type\":\"word\",\"payload\":{{}}}}' \
+         from switchboard.shard('user:{user}') as shard"
     )
 }
 
@@ -51,7 +51,7 @@ async fn every_event_reaches_every_consumer_across_kills_hand_overs_and_holes() 
         let id = |round: usize| format!("00000000-0000-7000-8000-0000000000f{round}");
         for round in 0..ROUNDS {
             let writer = host.database.connect().await;
-            writer.run(&open_event(&id(round))).await;
+            writer.run(&format!("begin; {}", event(&id(round), "eve"))).await;
             let before = acknowledged(&crowd);
             let goes_on = async || (acknowledged(&crowd) > before + 100).then_some(());
             until(format!("load in round {round}"), goes_on).await;
@@ -86,6 +86,43 @@ async fn every_event_reaches_every_consumer_across_kills_hand_overs_and_holes() 
         .await;
         other.kill().await;
         drop(crowd);
+    })
+    .await;
+}
+
+/// A save that waited for the lock would hold up the cursors of all shards, and the end of the node.
+#[tokio::test]
+async fn a_locked_cursor_holds_up_neither_other_shards_nor_a_stop() {
+    Host::test(Options::default(), async |host| {
+        let operator = host.database.connect().await;
+        let shard = |user: &str| format!("switchboard.shard('user:{user}')");
+        assert_eq!(number(host, &format!("select count(*) where {} = {}", shard("eve"), shard("bo"))).await, 0);
+        let high = format!(
+            "select coalesce(max(high), 0) from switchboard.cursors where consumer = 'outbox-relay' and shard = {}",
+            shard("bo")
+        );
+        let ids = [1, 2].map(|n| format!("00000000-0000-7000-8000-0000000000e{n}"));
+        let claimed =
+            "select count(*) from switchboard.cursors where consumer = 'outbox-relay' and lease_until > now()";
+        until("the shards to be claimed", async || (number(host, claimed).await == 8).then_some(())).await;
+        let before = number(host, &high).await;
+        operator
+            .run(&format!(
+                "begin; select from switchboard.cursors where consumer = 'outbox-relay' and shard = {} for update",
+                shard("eve")
+            ))
+            .await;
+        // The cursor of the locked row has moved, so that each save names it while the node holds the shard.
+        host.database.run(&event(&ids[0], "eve")).await;
+        until("the first event", async || (relayed(host, &ids[0]).await > 0).then_some(())).await;
+        host.database.run(&event(&ids[1], "bo")).await;
+        until("the cursor of the other shard to be saved", async || {
+            (number(host, &high).await > before).then_some(())
+        })
+        .await;
+        host.terminate();
+        assert!(host.ended().await.success());
+        operator.run("rollback").await;
     })
     .await;
 }

@@ -849,12 +849,15 @@ pub const OUTBOX_MAINTENANCE_EVERY: Duration = Duration::from_secs(3600);
 pub const CURSOR_LEASE: Duration = Duration::from_secs(3);
 /// A poll renews a lease that has less time left than this. Polls that follow each other renew it once.
 pub const CURSOR_RENEWED_BEFORE: Duration = Duration::from_millis(2200);
+/// Maximum wait of a save for a cursor that another transaction has locked. After it, the save has failed.
+/// No poll can renew the lease of that cursor meanwhile. So the node soon loses it, and saves the others.
+pub const CURSOR_LOCK_WAIT: Duration = Duration::from_secs(2);
 /// A consumer saves its cursors when it has had no event for this long.
 pub const CURSOR_SAVE_IDLE: Duration = Duration::from_millis(250);
-/// Maximum time between two saves of a cursor that moves. After a crash, the events handled since the last
-/// save come again.
+/// Time after which a save of a cursor that moves is due. After a crash, the events handled since the last
+/// save come again. While a save hangs, a consumer delivers until the next one is due.
 pub const CURSOR_SAVE_EVERY: Duration = Duration::from_secs(1);
-/// Maximum number of events that a consumer handles between two saves.
+/// Number of handled events after which a save is due.
 pub const CURSOR_SAVE_EVENTS_MAX: usize = 2_000;
 /// A consumer on this node whose cursor does not move for this long plus the deadline of its handler,
 /// although there are events, makes this node not ready.

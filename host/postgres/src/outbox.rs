@@ -212,7 +212,8 @@ impl Cursor {
 impl Outbox {
     /// Saves how far a consumer is. Events after the saved cursor are delivered again after a crash. Returns
     /// the shards whose cursors are still held: the others were claimed by another node, or belong to another
-    /// position epoch.
+    /// position epoch. It waits at most [`limits::CURSOR_LOCK_WAIT`] for a row that another transaction has
+    /// locked: the server would hold the connection beyond the caller's own bound.
     pub async fn save(&self, consumer: &str, cursors: &[&Cursor]) -> Result<Vec<i16>, Error> {
         sqlx::query_scalar(
             "update switchboard.cursors as c set high = s.high, holes = s.holes
@@ -220,6 +221,7 @@ impl Outbox {
                as s (shard, epoch, high, holes, history)
              where c.consumer = $1 and c.shard = s.shard and c.epoch = s.epoch
                and s.history = (select switchboard.current_epoch())
+               and (select set_config('lock_timeout', $7, true)) is not null
              returning c.shard",
         )
         .bind(consumer)
@@ -228,6 +230,7 @@ impl Outbox {
         .bind(cursors.iter().map(|cursor| cursor.high).collect::<Vec<_>>())
         .bind(cursors.iter().map(|cursor| sqlx::types::Json(&cursor.holes)).collect::<Vec<_>>())
         .bind(cursors.iter().map(|cursor| cursor.history).collect::<Vec<_>>())
+        .bind(lock_timeout())
         .fetch_all(&self.0)
         .await
         .map_err(Error::Statement)
@@ -237,11 +240,13 @@ impl Outbox {
     pub async fn release(&self, cursor: &Cursor) -> Result<(), Error> {
         sqlx::query(
             "update switchboard.cursors set lease_until = '-infinity', owner = null
-             where consumer = $1 and shard = $2 and epoch = $3",
+             where consumer = $1 and shard = $2 and epoch = $3
+               and (select set_config('lock_timeout', $4, true)) is not null",
         )
         .bind(&cursor.consumer)
         .bind(cursor.shard)
         .bind(cursor.epoch)
+        .bind(lock_timeout())
         .execute(&self.0)
         .await?;
         Ok(())
@@ -262,6 +267,12 @@ impl Outbox {
         .await?;
         Ok([a, b, c, d, e, f, g, h])
     }
+}
+
+/// The value of the setting for the statement that sets it. A row is locked after the condition without a
+/// column is evaluated.
+fn lock_timeout() -> String {
+    format!("{}ms", limits::CURSOR_LOCK_WAIT.as_millis())
 }
 
 impl FromRow<'_, PgRow> for Stored {

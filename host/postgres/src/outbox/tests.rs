@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use sqlx::{Acquire, PgConnection};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::*;
@@ -238,6 +239,38 @@ async fn a_shard_that_the_node_claimed_again_is_not_held_by_the_earlier_claim() 
         let polled_as_now = polled(&world, ana, &[again.held()]).await;
         assert!(!polled_as_now.has_lost(&again.held()));
         assert!(!polled_as_before.has_lost(&again.held()), "it was claimed during this poll");
+    })
+    .await;
+}
+
+/// A save that the server kept waiting would hold one of the few connections of the host for minutes, and the
+/// next save another one.
+#[tokio::test]
+async fn a_save_does_not_wait_long_for_a_locked_cursor() {
+    with_world(2, async |world| {
+        let outbox = world.postgres.outbox();
+        let mut cursors = cursors_of(&world, "reader").await;
+        cursors.iter_mut().for_each(|cursor| cursor.high = 7);
+        let mut lock = world.postgres.host().begin().await.unwrap();
+        sqlx::query("select from switchboard.cursors where shard = 3 for update")
+            .execute(&mut *lock)
+            .await
+            .unwrap();
+        let all: Vec<&Cursor> = cursors.iter().collect();
+        let (began_at, wait) = (Instant::now(), limits::CURSOR_LOCK_WAIT);
+        let error = outbox.save("reader", &all).await.unwrap_err();
+        assert!(error.to_string().contains("lock timeout"), "{error}");
+        assert!((wait..limits::POSTGRES_HOST_WAIT).contains(&began_at.elapsed()));
+        assert_eq!(world.count("select count(*) from switchboard.cursors where high = 7").await, 0);
+        let locked = cursors.iter().find(|cursor| cursor.shard == 3).unwrap();
+        outbox.release(locked).await.unwrap_err();
+        // Without the locked one, the others are saved. The bound ends with its statement.
+        let others: Vec<&Cursor> = all.iter().copied().filter(|cursor| cursor.shard != 3).collect();
+        assert_eq!(outbox.save("reader", &others).await.unwrap().len(), others.len());
+        lock.rollback().await.unwrap();
+        assert_eq!(outbox.save("reader", &all).await.unwrap().len(), all.len());
+        let bound = "select count(*) from pg_settings where name = 'lock_timeout' and setting <> '0'";
+        assert_eq!(world.count(bound).await, 0);
     })
     .await;
 }

@@ -2,8 +2,9 @@
 //! shards in one step, because the cost of a batch hardly depends on its size. The node reads each event once
 //! for all consumers (`postgres::outbox::NodeFeed`).
 //!
-//! Cursors are saved while there are no events, or when a save is due; delivery does not wait for it. After a
-//! crash, events that were handled since the last save are delivered once more.
+//! Cursors are saved while there are no events, or when a save is due. Delivery goes on during a save until
+//! the next one is due, and stops after a save that failed. After a crash, events that were handled since the
+//! last save are delivered once more.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -21,8 +22,8 @@ use switchboard_core::limits;
 use switchboard_core::manifest::EventBinding;
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_fanout::wakes::Listener;
-use switchboard_postgres::Error;
 use switchboard_postgres::outbox::{ConsumerFeed, Cursor, Heads, News, Page, Pages, Stored, Waiting};
+use switchboard_postgres::{Error, in_time};
 use switchboard_runtime::{Call, LoadedRelease, export};
 
 /// A change of the shards that this consumer has on this node.
@@ -46,6 +47,9 @@ pub(super) struct Reader {
     saving: Option<Saving>,
     /// The result of a save that ended while the reader waited.
     saved: Option<Saved>,
+    /// The last save failed. Nothing is delivered before another one succeeds, because other nodes may have
+    /// the shards.
+    has_save_failed: bool,
     read_at: Option<Instant>,
     postponed_read_at: Option<Instant>,
     failing: bool,
@@ -115,6 +119,7 @@ impl Reader {
             unsaved: None,
             saving: None,
             saved: None,
+            has_save_failed: false,
             read_at: None,
             postponed_read_at: None,
             failing: false,
@@ -130,6 +135,9 @@ impl Reader {
                 Ok(next) => {
                     self.failing = false;
                     self.note(self.held_by(&next));
+                    if matches!(next, Next::Hold(_)) {
+                        self.begin_save();
+                    }
                     next
                 }
                 Err(error) => {
@@ -156,7 +164,7 @@ impl Reader {
                 _ = self.listener.woken(), if listening => {}
                 _ = self.heads.changed(), if listening => {}
                 _ = self.retry_requests.changed(), if listening => self.postponed_read_at = None,
-                saved = end_of(&mut self.saving) => self.saved = Some(saved),
+                saved = end_of(&mut self.saving), if listening => self.saved = Some(saved),
                 () = tokio::time::sleep(most) => {}
             }
         }
@@ -204,8 +212,14 @@ impl Reader {
         if let Some(saved) = self.saved.take() {
             self.take_saved(saved)?;
         } else if self.saving.as_ref().is_some_and(|saving| saving.task.is_finished()) {
-            let saved = end_of(&mut self.saving).await;
-            self.take_saved(saved)?;
+            self.end_save().await?;
+        }
+        if self.is_save_due() {
+            self.end_save().await?;
+            self.begin_save();
+            if self.has_save_failed {
+                self.end_save().await?;
+            }
         }
         let Some((release, binding)) = self.triggers.consumer(&self.consumer) else {
             return Ok(Next::End);
@@ -236,7 +250,7 @@ impl Reader {
             self.pass(pages);
             Next::Go
         };
-        if self.unsaved.as_ref().is_some_and(|unsaved| unsaved.is_due(Instant::now())) {
+        if self.is_save_due() {
             self.begin_save();
         }
         Ok(next)
@@ -447,6 +461,11 @@ impl Reader {
         unsaved.events += events;
     }
 
+    fn is_save_due(&self) -> bool {
+        let is_due = |unsaved: &Unsaved| self.has_save_failed || unsaved.is_due(Instant::now());
+        self.unsaved.as_ref().is_some_and(is_due)
+    }
+
     /// Begins to save every cursor that moved. While another save is under way, nothing happens.
     fn begin_save(&mut self) {
         if self.saving.is_some() {
@@ -460,13 +479,16 @@ impl Reader {
         }
         let (outbox, consumer, moved) =
             (self.triggers.postgres.outbox(), self.consumer.clone(), cursors.clone());
-        let task =
-            tokio::spawn(async move { outbox.save(&consumer, &moved.iter().collect::<Vec<_>>()).await });
+        let task = tokio::spawn(async move {
+            let moved: Vec<&Cursor> = moved.iter().collect();
+            in_time(limits::POSTGRES_HOST_WAIT, outbox.save(&consumer, &moved)).await
+        });
         self.saving = Some(Saving { cursors, task });
     }
 
     /// Takes the result of a save. A shard that another node has claimed meanwhile is removed here.
     fn take_saved(&mut self, saved: Saved) -> Result<(), Error> {
+        self.has_save_failed = saved.is_err();
         // The cursors that were not saved are saved with the next ones.
         let (cursors, ours) = saved.inspect_err(|_| self.note_unsaved(0))?;
         for saved in cursors {
@@ -486,17 +508,22 @@ impl Reader {
         Ok(())
     }
 
+    /// Waits for the end of the save under way, if there is one.
+    async fn end_save(&mut self) -> Result<(), Error> {
+        match self.saving {
+            Some(_) => {
+                let saved = end_of(&mut self.saving).await;
+                self.take_saved(saved)
+            }
+            None => Ok(()),
+        }
+    }
+
     async fn save_all(&mut self) -> Result<(), Error> {
-        if self.saving.is_some() {
-            let saved = end_of(&mut self.saving).await;
-            self.take_saved(saved)?;
-        }
+        // Its cursors are saved again if it failed.
+        let _ = self.end_save().await;
         self.begin_save();
-        if self.saving.is_some() {
-            let saved = end_of(&mut self.saving).await;
-            self.take_saved(saved)?;
-        }
-        Ok(())
+        self.end_save().await
     }
 
     async fn release_shards(mut self) {
@@ -504,7 +531,8 @@ impl Reader {
             return;
         }
         for state in self.cursors.values() {
-            if let Err(error) = self.triggers.postgres.outbox().release(&state.cursor).await {
+            let outbox = self.triggers.postgres.outbox();
+            if let Err(error) = in_time(limits::POSTGRES_HOST_WAIT, outbox.release(&state.cursor)).await {
                 warn!(consumer = %self.consumer, shard = state.cursor.shard, %error, "cannot release a shard; another node can claim it when the lease expires");
             }
         }
