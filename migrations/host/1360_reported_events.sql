@@ -8,14 +8,19 @@ declare
   events text;
 begin
   -- A large report is not worth it: the node would hold it in memory until the COMMIT. It then learns only that there
-  -- are events, and reads them.
+  -- are events, and reads them. A key may need six bytes of JSON for each of its own. The server's own log gets a report
+  -- where it takes messages of this level; then no payload may be in it.
   select case
-    when sum(octet_length(payload::text)) > 262144 then 'too large'
-    else json_agg(json_build_array(
+    when count(*) = 0 then null
+    when count(*) > 1000
+      or sum(octet_length(payload::text) + 6 * (octet_length(key) + octet_length(event_type))) > 262144
+      or current_setting('log_min_messages') ~ 'debug|info'
+    then 'not reported'
+    else (select json_agg(json_build_array(
       shard, position, id, event_type, key, (extract(epoch from created_at) * 1000)::bigint, payload))::text
+      from inserted)
   end into events from inserted;
   if events is not null then
-    -- The server's own log gets messages of this level only if `log_min_messages` asks for them.
     raise info using message = 'switchboard.events', detail = events;
   end if;
   return null;

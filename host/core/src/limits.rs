@@ -254,8 +254,8 @@ pub const OUTBOX_TAIL_ENTRIES_MAX: usize = 1024;
 /// Beyond it, consumers read them from Postgres.
 pub const OUTBOX_COMMITTED_BYTES_MAX: usize = 256 * 1024;
 /// Maximum size of the events of one open transaction that the node keeps until its COMMIT. Beyond it,
-/// consumers read them from Postgres. A statement reports at most 256 KiB of payloads
-/// (`migrations/host/1360_reported_events.sql`).
+/// consumers read them from Postgres. A statement reports at most 1,000 events, and 256 KiB of payloads and
+/// keys (`migrations/host/1360_reported_events.sql`).
 pub const OUTBOX_REPORTS_BYTES_MAX: usize = 512 * 1024;
 /// Maximum number of holes of a cursor. It stops before more: that many transactions are open.
 pub const OUTBOX_HOLES_MAX: usize = 1000;

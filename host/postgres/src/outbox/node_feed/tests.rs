@@ -178,6 +178,53 @@ async fn events_that_memory_does_not_take_are_read() {
     .await;
 }
 
+/// Inserts `$1` events with the key `a`.
+const INSERT_MANY: &str = "insert into switchboard.outbox (shard, position, id, event_type, key, payload)
+     select s, switchboard.next_position(s), gen_random_uuid(), 'test', 'a', '{}'
+     from generate_series(1, $1::bigint) as n, switchboard.shard('a') as s";
+
+#[tokio::test]
+async fn a_statement_may_insert_any_number_of_events() {
+    with_world(2, async |world| {
+        let mut ana = Consumer::new(&world, "ana").await;
+        ana.taken().await;
+        let insert = async |count: i64| {
+            let mut session = world.session_of(Duration::from_secs(60));
+            assert_eq!(session.execute(INSERT_MANY, &[Value::Integer(count)]).await, Ok(count as u64));
+            session.shards_published().count_ones()
+        };
+        assert_eq!(insert(500).await, 1, "a report");
+        assert_eq!(ana.taken().await.len(), 100, "its first page");
+        assert_eq!(ana.all(&world, 1000).await.len(), 400);
+        assert_eq!(insert(1001).await, 0, "too many for a report");
+        assert_eq!(ana.all(&world, 1000).await.len(), 1001);
+        // A report of them would be larger than a connection may receive.
+        assert_eq!(insert(60_000).await, 0);
+        assert_eq!(ana.all(&world, 10_000).await.len(), 60_000);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn no_event_is_reported_where_the_server_would_log_it() {
+    for (level, published) in [("info", 0), ("debug2", 0), ("notice", 1)] {
+        with_world(2, async |world| {
+            let mut ana = Consumer::new(&world, "ana").await;
+            ana.taken().await;
+            // For the sessions that begin from here on.
+            world
+                .owner(&format!(
+                    "do $$ begin execute format('alter database %I set log_min_messages = {level}', \
+                     current_database()); end $$"
+                ))
+                .await;
+            assert_eq!(write(&world, "a", "1").await.count_ones(), published, "{level}");
+            assert_eq!(ana.woken().await, ["1"]);
+        })
+        .await;
+    }
+}
+
 /// Some writers are calls of this node, the others are not known to it. Two consumers take batches of
 /// different sizes; one of them rests from time to time, so that it falls behind the tail.
 #[tokio::test]
