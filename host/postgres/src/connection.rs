@@ -99,7 +99,7 @@ impl Connection {
             // answer. The caller that waits for an answer gets an error; later callers see it by `is_closed`.
             while let Some(Ok(message)) = poll_fn(|context| driver.poll_message(context)).await {
                 if let AsyncMessage::Notice(notice) = message {
-                    kept.keep(notice.message(), notice.detail());
+                    kept.keep(&notice);
                 }
             }
         });

@@ -12,6 +12,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio_postgres::error::{DbError, Severity};
 use uuid::Uuid;
 
 use super::{Cursor, Stored};
@@ -20,6 +21,8 @@ use switchboard_core::limits;
 
 /// The message of the server that carries events.
 const REPORT: &str = "switchboard.events";
+/// The function of the trigger that sends it.
+const REPORTER: &str = "switchboard.report_events()";
 
 /// Events by shard. Clones share them.
 #[derive(Clone, Default)]
@@ -92,15 +95,15 @@ struct Event(i16, i64, Uuid, String, String, i64, Box<RawValue>);
 impl Reports {
     /// Keeps a message of the server if it reports events. They are parsed here, while the server writes the
     /// COMMIT, so that nobody waits for it.
-    pub(crate) fn keep(&self, message: &str, detail: Option<&str>) {
-        if let (REPORT, Some(detail)) = (message, detail) {
+    pub(crate) fn keep(&self, notice: &DbError) {
+        if let Some(report) = report_of(notice) {
             let mut kept = self.0.lock();
-            kept.bytes += detail.len();
-            match serde_json::from_str::<Vec<Event>>(detail) {
+            kept.bytes += report.len();
+            match serde_json::from_str::<Vec<Event>>(report) {
                 Ok(events) if kept.bytes <= limits::OUTBOX_REPORTS_BYTES_MAX => {
                     kept.events.extend(events.into_iter().map(Stored::from));
                 }
-                // Also the report of a statement whose events are too large.
+                // Also the report of a statement whose events are too many or too large.
                 _ => *kept = Reported { bytes: kept.bytes, is_partial: true, ..Reported::default() },
             }
         }
@@ -109,6 +112,15 @@ impl Reports {
     pub(crate) fn take(&self) -> Reported {
         std::mem::take(&mut self.0.lock())
     }
+}
+
+/// The report in a message, if the trigger of the outbox has sent it. A function for handlers can send the
+/// same text. But in every language, the first line of the context names the function that sent it.
+fn report_of(notice: &DbError) -> Option<&str> {
+    let is_report = notice.message() == REPORT
+        && notice.parsed_severity() == Some(Severity::Info)
+        && notice.where_().and_then(|context| context.lines().next()).is_some_and(|at| at.contains(REPORTER));
+    notice.detail().filter(|_| is_report)
 }
 
 impl From<Event> for Stored {

@@ -105,6 +105,34 @@ async fn what_this_node_commits_reaches_every_consumer_without_a_query() {
     .await;
 }
 
+/// A report comes from the trigger only, whatever a statement of a handler raises.
+#[tokio::test]
+async fn a_message_of_a_handler_is_no_report() {
+    with_world(2, async |world| {
+        let mut ana = Consumer::new(&world, "ana").await;
+        ana.taken().await;
+        world
+            .owner(
+                "create function public.forge(level text) returns void language plpgsql as $$
+                 declare events text := '[[0, 1, \"00000000-0000-7000-8000-000000000001\", \"test\", \"a\", 0, 7]]';
+                 begin
+                   -- switchboard.report_events()
+                   if level = 'info' then raise info using message = 'switchboard.events', detail = events;
+                   else raise notice using message = 'switchboard.events', detail = events; end if;
+                 end $$",
+            )
+            .await;
+        for level in ["info", "notice"] {
+            let mut session = world.session();
+            let forge = "select public.forge($1) /* switchboard.report_events() */";
+            session.query(forge, &[Value::Text(level.to_owned())]).await.unwrap();
+            assert_eq!(session.shards_published(), 0, "{level}");
+            assert!(ana.taken().await.is_empty(), "{level}");
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn only_what_was_committed_is_published() {
     with_world(2, async |world| {
