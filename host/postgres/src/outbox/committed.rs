@@ -218,7 +218,10 @@ impl Pending {
         }
         self.added += 1;
         self.bytes += size;
-        self.events.insert(event.position, event);
+        // A statement of a handler may insert a position twice.
+        if let Some(replaced) = self.events.insert(event.position, event) {
+            self.bytes -= replaced.size();
+        }
         true
     }
 
@@ -235,4 +238,25 @@ impl Pending {
 
 fn bit(shard: i16) -> u64 {
     u64::try_from(shard).ok().and_then(|shard| 1_u64.checked_shl(shard as u32)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_that_is_published_twice_counts_once() {
+        let text = "x".repeat(1000);
+        let event = |position| {
+            let (id, event_type, key, payload) = (Uuid::nil(), text.clone(), text.clone(), text.clone());
+            Stored { shard: 0, position, id, event_type, key, payload, created_ms: 0 }
+        };
+        let mut pending = Pending::default();
+        for _ in 0..limits::OUTBOX_COMMITTED_BYTES_MAX / text.len() {
+            assert!(pending.add(event(1), 0));
+        }
+        assert_eq!((pending.bytes, pending.events.len()), (event(1).size(), 1));
+        pending.forget(|_| true);
+        assert_eq!(pending.bytes, 0);
+    }
 }
