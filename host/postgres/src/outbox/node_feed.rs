@@ -118,6 +118,7 @@ impl Reader {
             let is_full = page.events.len() >= most;
             self.tails.append(page, is_full, now, news);
         }
+        at_end.iter().for_each(|shard| self.tails.trim(*shard));
         Ok(())
     }
 }

@@ -21,7 +21,8 @@ struct Tail {
     /// The cursor before the first entry. It has no consumer, and no epoch of an owner.
     start: Cursor,
     entries: VecDeque<Entry>,
-    /// Bytes of the events. They are above [`limits::OUTBOX_TAIL_BYTES_MAX`] only by the last page.
+    /// Bytes of the events. They are above [`limits::OUTBOX_TAIL_BYTES_MAX`] only by the last page, until a
+    /// consumer has passed it.
     bytes: usize,
     /// The last read of Postgres.
     read: Option<LastRead>,
@@ -69,6 +70,13 @@ impl Tails {
     /// True when the cursor has passed exactly what the tail of its shard has passed.
     pub(super) fn is_at_end(&self, cursor: &Cursor) -> bool {
         self.0[cursor.shard as usize].as_ref().is_some_and(|tail| tail.end().is_at(cursor))
+    }
+
+    /// Drops the oldest events of a shard above the bound. A consumer that is among them reads Postgres.
+    pub(super) fn trim(&mut self, shard: i16) {
+        if let Some(tail) = &mut self.0[shard as usize] {
+            tail.trim();
+        }
     }
 
     /// Returns pages with at most `most` events in all, or one event for each shard.
@@ -297,5 +305,26 @@ mod tests {
         read(&mut tails, &[many + 2], &News::default());
         assert_eq!(tails.split(&[&cursor(0)], 1).behind.len(), 1);
         assert_eq!(positions(&tails.split(&[&cursor(1)], 1)), [2]);
+    }
+
+    #[test]
+    fn a_large_page_is_dropped_when_it_is_passed() {
+        let mut tails = Tails::default();
+        tails.reach(&cursor(0));
+        let large = |position| {
+            let payload = "x".repeat(limits::OUTBOX_TAIL_BYTES_MAX);
+            Arc::new(Stored { payload, ..Stored::clone(&event(position)) })
+        };
+        let mut after = cursor(0);
+        let events = vec![large(1), large(2)];
+        after.pass(&events);
+        tails.append(Page { events, after: after.clone() }, false, Instant::now(), &News::default());
+        assert_eq!(positions(&tails.split(&[&cursor(0)], 2)), [1, 2]);
+        tails.trim(0);
+        let bytes = tails.0[0].as_ref().unwrap().bytes;
+        assert!(bytes <= limits::OUTBOX_TAIL_BYTES_MAX, "{bytes}");
+        assert!(tails.is_at_end(&after), "it goes on from there");
+        read(&mut tails, &[3], &News::default());
+        assert_eq!(positions(&tails.split(&[&after], 2)), [3]);
     }
 }
