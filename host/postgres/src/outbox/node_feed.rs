@@ -70,8 +70,14 @@ impl ConsumerFeed {
     pub async fn next(&mut self, cursors: &[&Cursor], news: &News, most: usize) -> Result<Pages, Error> {
         self.shards.set(cursors);
         let mut reader = self.node.0.reader.lock().await;
-        reader.read_due(cursors, news, most, &self.node.0.committed).await?;
+        let read = reader.read_due(cursors, news, most, &self.node.0.committed).await;
         let Split { mut pages, behind } = reader.tails.split(cursors, most);
+        match read {
+            Ok(()) => {}
+            Err(error) if pages.is_empty() => return Err(error),
+            // These pages do not need the read. The error is reported when there are no others.
+            Err(_) => return Ok(Pages { pages, is_through: false }),
+        }
         let head = |shard: i16| news.heads[shard as usize];
         let is_through = behind.is_empty()
             && cursors.iter().all(|cursor| reader.tails.is_through(cursor.shard, head(cursor.shard)));
@@ -80,9 +86,15 @@ impl ConsumerFeed {
             self.own = None;
         } else {
             let own = self.own.get_or_insert_with(|| Feed::new(self.node.0.login.clone()));
-            let read = own.read_up_to(&behind, &news.heads, most.div_ceil(behind.len())).await?;
-            let moved = read.into_iter().zip(&behind).filter(|(page, (cursor, _))| page.after != **cursor);
-            pages.extend(moved.map(|(page, _)| page));
+            match own.read_up_to(&behind, &news.heads, most.div_ceil(behind.len())).await {
+                Ok(read) => {
+                    let read = read.into_iter().zip(&behind);
+                    let moved = read.filter(|(page, (cursor, _))| page.after != **cursor);
+                    pages.extend(moved.map(|(page, _)| page));
+                }
+                Err(error) if pages.is_empty() => return Err(error),
+                Err(_) => {}
+            }
         }
         Ok(Pages { pages, is_through })
     }
@@ -106,6 +118,7 @@ impl Reader {
         count("memory", taken);
         let at_end = cursors.iter().filter(|cursor| self.tails.is_at_end(cursor));
         let at_end: Vec<i16> = at_end.map(|cursor| cursor.shard).collect();
+        at_end.iter().for_each(|shard| self.tails.trim(*shard));
         let due = at_end.into_iter().filter(|shard| self.tails.is_due(*shard, news, now));
         let ends: Vec<Cursor> = due.filter_map(|shard| self.tails.end(shard)).cloned().collect();
         if ends.is_empty() {
@@ -118,7 +131,6 @@ impl Reader {
             let is_full = page.events.len() >= most;
             self.tails.append(page, is_full, now, news);
         }
-        at_end.iter().for_each(|shard| self.tails.trim(*shard));
         Ok(())
     }
 }

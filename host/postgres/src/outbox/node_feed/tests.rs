@@ -105,6 +105,28 @@ async fn what_this_node_commits_reaches_every_consumer_without_a_query() {
     .await;
 }
 
+#[tokio::test]
+async fn what_is_known_is_delivered_although_a_read_fails() {
+    with_world(2, async |world| {
+        let mut ana = Consumer::new(&world, "ana").await;
+        ana.taken().await;
+        write(&world, "a", "1").await;
+        let mut lock = world.postgres.host().begin().await.unwrap();
+        sqlx::query("lock table switchboard.outbox in access exclusive mode")
+            .execute(&mut *lock)
+            .await
+            .unwrap();
+        // All shards are read because of the wakes.
+        assert_eq!(ana.woken().await, ["1"]);
+        let (cursors, news): (Vec<_>, _) =
+            (ana.cursors.iter().collect(), News { wakes: ana.wakes, ..News::default() });
+        assert!(ana.feed.next(&cursors, &news, 100).await.is_err(), "nothing else is known");
+        lock.rollback().await.unwrap();
+        assert!(ana.taken().await.is_empty());
+    })
+    .await;
+}
+
 /// A report comes from the trigger only, whatever a statement of a handler raises.
 #[tokio::test]
 async fn a_message_of_a_handler_is_no_report() {
