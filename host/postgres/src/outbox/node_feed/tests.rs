@@ -275,6 +275,28 @@ async fn no_event_is_reported_where_the_server_would_log_it() {
     }
 }
 
+/// In a function that catches errors, an insert may be rolled back although the transaction commits. The node
+/// would deliver its event, because the report came before. Handlers cannot send such statements themselves.
+#[tokio::test]
+async fn no_function_for_handlers_catches_errors() {
+    with_world(2, async |world| {
+        let catching = "select count(*) from pg_proc join pg_language as l on l.oid = prolang
+             where lanname = 'plpgsql' and pronamespace not in
+                 ('pg_catalog'::regnamespace, 'information_schema'::regnamespace, 'switchboard'::regnamespace)
+               and prosrc ~* '\\mexception\\s+when\\M'";
+        world
+            .owner(
+                "create function public.catches() returns void language plpgsql as
+                 $$ begin null; exception when others then null; end $$",
+            )
+            .await;
+        assert_eq!(world.count(catching).await, 1, "it is found");
+        world.owner("drop function public.catches()").await;
+        assert_eq!(world.count(catching).await, 0);
+    })
+    .await;
+}
+
 /// Some writers are calls of this node, the others are not known to it. Two consumers take batches of
 /// different sizes; one of them rests from time to time, so that it falls behind the tail.
 #[tokio::test]
