@@ -59,7 +59,19 @@ impl Holes {
 
     /// True when the same positions are missing. The horizons may differ: each of them is valid for both.
     pub(super) fn are_those_of(&self, other: &Self) -> bool {
-        self.bounds().eq(other.bounds())
+        self.ranges().eq(other.ranges())
+    }
+
+    /// Like `bounds`, with holes that touch each other as one.
+    fn ranges(&self) -> impl Iterator<Item = (i64, i64)> {
+        let mut bounds = self.bounds().peekable();
+        std::iter::from_fn(move || {
+            let (from, mut to) = bounds.next()?;
+            while let Some((_, end)) = bounds.next_if(|(from, _)| *from == to + 1) {
+                to = end;
+            }
+            Some((from, to))
+        })
     }
 
     /// Moves `high` over the positions that a snapshot showed, ascending, with those in holes. If the
@@ -163,6 +175,15 @@ mod tests {
         assert!(holes.want_horizon(&before), "7 was missed twice");
         holes.set_horizon(50);
         assert_eq!(holes, of(&[(7, 7, Some(50)), (8, 8, Some(50))]));
+    }
+
+    #[test]
+    fn holes_are_those_of_others_if_the_same_positions_are_missing() {
+        let apart = of(&[(3, 3, None), (5, 5, Some(9)), (6, 7, None)]);
+        assert!(apart.are_those_of(&of(&[(3, 3, None), (5, 7, None)])));
+        for others in [vec![(3, 3, None), (5, 6, None)], vec![(3, 7, None)], vec![(5, 7, None)]] {
+            assert!(!apart.are_those_of(&of(&others)) && !of(&others).are_those_of(&apart), "{others:?}");
+        }
     }
 
     #[test]
