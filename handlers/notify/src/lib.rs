@@ -85,6 +85,10 @@ fn process<'a>(effects: impl Iterator<Item = &'a Effect>) -> Result<(), Error> {
     for some in messages.chunks(MESSAGES_AT_ONCE) {
         marks.extend(notify_of_messages(some)?);
     }
+    if !edits.is_empty() {
+        // An edit can add an unread mention of somebody who has written since.
+        marks.extend(messages.iter().map(|message| message.mark_of_sender()));
+    }
     if !complete.is_empty() {
         push(&store::insert_complete(&complete)?)?;
     }

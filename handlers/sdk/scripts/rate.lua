@@ -10,7 +10,14 @@ if #ARGV == 0 then
 end
 local most, calls = tonumber(ARGV[1]), tonumber(ARGV[3] or '1')
 -- Counted first: most calls are within the limit, and then this is the only command.
-local used = redis.call('INCRBY', KEYS[1], calls) - calls
+local counted = redis.pcall('INCRBY', KEYS[1], calls)
+if type(counted) == 'table' then
+  -- Redis is full and counts nothing, but a window that is full stays full.
+  local wait = redis.call('PTTL', KEYS[1])
+  if tonumber(redis.call('GET', KEYS[1]) or '0') >= most and wait > 0 then return wait end
+  return counted
+end
+local used = counted - calls
 if used >= most then
   redis.call('DECRBY', KEYS[1], calls)
   local wait = redis.call('PTTL', KEYS[1])

@@ -90,9 +90,11 @@ impl Schedules {
                set due_at = greatest(least(s.due_at, now()), now() - (excluded.due_at - now()))
                             + (excluded.due_at - now()),
                    running_until = excluded.running_until
-               where (s.due_at <= now() or s.due_at > excluded.due_at)
+               -- Another node may have written the row while this statement waited for it, so the future is
+               -- compared with the clock and not with `now()`, the start of this statement.
+               where (s.due_at <= now() or s.due_at > clock_timestamp() + (excluded.due_at - now()))
                  and (s.running_until is null or s.running_until < now()
-                      or s.running_until > now() + $8 * interval '1 millisecond'
+                      or s.running_until > clock_timestamp() + $8 * interval '1 millisecond'
                       or exists (select from ended where ended.handler = s.handler and ended.name = s.name
                                  and ended.claim = (extract(epoch from s.running_until) * 1000000)::bigint))
                returning handler, name, due_at, running_until

@@ -58,6 +58,12 @@ impl Flood {
         self.paused_until = Some(now + FLOOD_PAUSE);
         if self.overflows.count(now) < FLOODS_MAX { Verdict::Over } else { Verdict::TooOften }
     }
+
+    /// The client gets the error of an overflow only now, because calls were in flight. The pause begins
+    /// again.
+    pub(super) fn answered(&mut self, now: Instant) {
+        self.paused_until = Some(now + FLOOD_PAUSE);
+    }
 }
 
 #[cfg(test)]

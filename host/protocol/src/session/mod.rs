@@ -168,10 +168,10 @@ enum Work {
 enum Held {
     Frame(Result<Frame, NotAFrame>),
     NotText,
-    /// A frame over the rate limit. `ends` is true when the limit was exceeded too often.
+    /// A frame over the rate limit.
     TooFast {
         id: Option<FrameId>,
-        ends: bool,
+        verdict: Verdict,
     },
     Broken(Violation),
     PeerClosed(Close),
@@ -323,12 +323,14 @@ impl Session {
                 let problem = Code::Malformed.problem("a frame must be text, not binary");
                 self.malformed(now, None, &problem, actions);
             }
-            Held::TooFast { id, ends } => {
+            Held::TooFast { id, verdict } => {
                 let rate = self.settings.frames_per_second;
                 let problem = Code::RateLimited.problem(format!("more than {rate} frames a second"));
                 refuse(id.as_ref(), &problem.retry_after(FLOOD_PAUSE), actions);
-                if ends {
-                    self.close(Close::FLOOD, actions);
+                match verdict {
+                    Verdict::Over => self.flood.answered(now),
+                    Verdict::TooOften => self.close(Close::FLOOD, actions),
+                    Verdict::Within | Verdict::Paused => {}
                 }
             }
             Held::Broken(violation) => self.close(violation.close(), actions),
@@ -352,7 +354,7 @@ impl Session {
         // The frame is not handled, but a client that waits for a reply gets one.
         let id = text.and_then(|text| Frame::parse(text).ok()?.id);
         if id.is_some() || verdict != Verdict::Paused {
-            self.take(now, Held::TooFast { id, ends: verdict == Verdict::TooOften }, actions);
+            self.take(now, Held::TooFast { id, verdict }, actions);
         }
         false
     }

@@ -520,6 +520,26 @@ fn a_frame_over_the_rate_is_refused_after_the_calls_in_flight() {
 }
 
 #[test]
+fn a_flood_pauses_from_its_answer_on_when_calls_were_in_flight() {
+    let mut talk = Talk::signed_in(secs(3600));
+    let ping = r#"{"type":"ping"}"#;
+    for _ in 0..499 {
+        talk.sends(ping);
+    }
+    talk.sends(r#"{"type":"message.send","id":1}"#);
+    talk.says(Input::Ordered);
+    talk.sends(ping);
+    // The commit takes longer than the pause.
+    talk.now += FLOOD_PAUSE * 2;
+    let actions = talk.says(Input::Done);
+    assert_eq!(gist(&actions[0]), error(Value::Null, "rate_limited"));
+    // The client could not read the error before it sent these frames, so they belong to the same flood.
+    for frame in 0..1000 {
+        assert!(!types(&talk.sends(ping)).iter().any(|answer| answer == "error"), "frame {frame}");
+    }
+}
+
+#[test]
 fn a_token_near_its_end_is_announced_once_while_calls_are_in_flight() {
     let mut talk = Talk::signed_in(secs(100));
     let send = r#"{"type":"message.send","id":1}"#;
