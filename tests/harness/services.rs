@@ -408,7 +408,8 @@ impl Database {
         let connection = self.connect().await;
         let rows = connection
             .rows(
-                "select format('%s has not read shard %s', consumer, shard) \
+                "select format('%s has not read shard %s: its cursor is at %s with the holes %s, the newest event \
+                                is %s', consumer, shard, high, holes, head) \
                  from (select shard, max(position) as head from switchboard.outbox group by shard) as heads \
                  cross join (select distinct consumer from switchboard.cursors \
                              where consumer <> all (switchboard.consumers_gone())) as consumers \

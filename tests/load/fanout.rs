@@ -86,6 +86,8 @@ async fn stored(
     let users: Vec<_> = (0..size).map(|n| format!("fan-{n}")).collect();
     let room = server.room(&users).await;
     let (sockets, heads): (Vec<_>, Vec<_>) = server.all_subscribed(&users, &room).await.into_iter().unzip();
+    // The node pushes the presence of everybody who signed in to everybody else of the room.
+    quiet(server.rig).await;
     server.is(format!("a room of {size} for {time:?}"));
     let frame = |n| rig::message(n, &room, "a message of about the length that people write to each other");
     let run = Run::new(size, from, in_flight, true);
