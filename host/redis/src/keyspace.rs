@@ -145,7 +145,8 @@ impl Names {
         Ok(words)
     }
 
-    /// Removes the prefix from the keys in an answer, because a few commands answer with keys.
+    /// Removes the prefix from the keys in an answer, which has the form of RESP2. A few commands answer with
+    /// keys.
     pub(super) fn without_prefix(&self, command: &str, mut reply: Value) -> Value {
         if self.prefix.is_empty() {
             return reply;
@@ -164,9 +165,6 @@ impl Names {
                     pair.iter_mut().take(1).for_each(strip);
                 }
             }),
-            (keys::Answer::KeyOfEach, Value::Map(pairs)) => {
-                pairs.iter_mut().for_each(|(key, _)| strip(key));
-            }
             _ => {}
         }
         reply

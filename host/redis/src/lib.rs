@@ -22,6 +22,7 @@ mod reply;
 mod steps;
 #[cfg(test)]
 mod tests;
+mod tracking;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -130,7 +131,7 @@ impl Redis {
         let words = names.with_prefix(args)?;
         let slot = self.slot_of(&words);
         let reply = self.send(&names, slot, packed_words(&words), false, deadline).await?;
-        reply::nodes(names.without_prefix(&args[0], reply))
+        reply::nodes(handlers_form(&names, args, reply))
     }
 
     /// Runs commands of a handler in one round trip, without a transaction. Returns an answer for each. More
@@ -155,8 +156,8 @@ impl Redis {
             sent.push((self.slot_of(&words), packed_words(&words)));
         }
         let replies = self.send_all(&names, sent, false, deadline).await?;
-        let named = commands.iter().zip(replies).map(|(args, reply)| names.without_prefix(&args[0], reply));
-        reply::replies(named.collect())
+        let formed = commands.iter().zip(replies).map(|(args, reply)| handlers_form(&names, args, reply));
+        reply::replies(formed.collect())
     }
 
     /// Deletes every key of the fleet that matches one of the patterns, a step at a time. For operators, not
@@ -318,6 +319,11 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
     }
+}
+
+/// The reply to a handler's command as handlers know it: in the form of RESP2, with the handler's names.
+fn handlers_form(names: &Names, args: &[String], reply: Value) -> Value {
+    names.without_prefix(&args[0], reply::in_resp2(&args[0], reply))
 }
 
 /// Starts the tasks of one link: one monitors its server, the other one ends scripts that run too long.

@@ -1,6 +1,7 @@
 //! The connection to one server, shared by all calls. It takes commands only while `monitor` has found the
 //! server to be a writable primary that holds the generation of keys that this node uses. Every batch of
-//! commands ends with a check of that generation. So when a server was emptied, restored or replaced a moment
+//! commands ends with a check of that generation: the server has reported no change of its guard
+//! (`tracking`), or the batch reads the guard. So when a server was emptied, restored or replaced a moment
 //! ago, the batch fails with `unavailable`, and its writes do not count.
 
 use std::future::Future;
@@ -14,6 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::fault::{self, Fault};
 use super::packed;
+use super::tracking::TrackedGuard;
 use switchboard_contract::redis::Error;
 use switchboard_core::limits;
 
@@ -69,6 +71,15 @@ pub(super) struct Live {
 pub(super) struct Confirmed {
     pub(super) generation: i64,
     pub(super) guard: Option<RedisGuard>,
+    /// None: the server does not report changes of this guard.
+    pub(super) tracked: Option<TrackedGuard>,
+}
+
+impl Confirmed {
+    /// True while the server would have reported a change of the guard, and has not.
+    fn is_unchanged(&self) -> bool {
+        self.tracked.as_ref().is_some_and(TrackedGuard::is_unchanged)
+    }
 }
 
 /// The key that names the generation that a server holds, and the expected value.
@@ -76,6 +87,17 @@ pub(super) struct Confirmed {
 pub(super) struct RedisGuard {
     pub(super) key: String,
     pub(super) text: String,
+}
+
+impl RedisGuard {
+    fn get(&self) -> Cmd {
+        packed(&["GET", &self.key])
+    }
+
+    /// Whether the reply of [`Self::get`] is the expected value.
+    fn is(&self, reply: Option<Value>) -> bool {
+        matches!(reply, Some(Value::BulkString(text)) if text == self.text.as_bytes())
+    }
 }
 
 impl Default for Link {
@@ -136,16 +158,27 @@ impl Link {
             return Err(Error::Unavailable);
         }
         let guard = confirmed.guard.as_ref();
-        if let Some(guard) = guard {
-            batch.pipeline.add_command(packed(&["GET", &guard.key]));
+        let asked = guard.filter(|_| !confirmed.is_unchanged());
+        if let Some(guard) = asked {
+            batch.pipeline.add_command(guard.get());
             batch.count += 1;
         }
         let mut connection = live.connection.clone();
         let sent = connection.send_packed_commands(&batch.pipeline, 0, batch.count);
         let mut replies = self.answer(deadline, batch.has_script, sent).await?;
-        if let Some(guard) = guard
-            && !matches!(replies.pop(), Some(Value::BulkString(text)) if text == guard.text.as_bytes())
-        {
+        let Some(guard) = guard else { return Ok(replies) };
+        let is_confirmed = if asked.is_some() {
+            guard.is(replies.pop())
+        } else if confirmed.is_unchanged() {
+            true
+        } else {
+            // The report may concern another database, or memory that the server lacks. Only the guard tells.
+            let mut get = Pipeline::new();
+            get.add_command(guard.get());
+            let asked = connection.send_packed_commands(&get, 0, 1);
+            guard.is(self.answer(deadline, false, asked).await?.pop())
+        };
+        if !is_confirmed {
             self.check_requested.notify_one();
             return Err(Error::Unavailable);
         }
@@ -161,6 +194,13 @@ impl Link {
     ) -> Result<Vec<Value>, Error> {
         let mut connection = self.live.load().as_ref().ok_or(Error::Unavailable)?.connection.clone();
         self.answer(deadline, false, connection.send_packed_commands(pipeline, 0, count)).await
+    }
+
+    /// The connection, and whether its server reports changes of the guard.
+    #[cfg(test)]
+    pub(super) fn tracked(&self) -> Option<(MultiplexedConnection, bool)> {
+        let live = self.live.load_full()?;
+        Some((live.connection.clone(), live.confirmed.as_ref()?.is_unchanged()))
     }
 
     async fn answer(

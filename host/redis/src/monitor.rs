@@ -16,7 +16,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, Value};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, Pipeline, ProtocolVersion, RedisError,
+    Value,
+};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -24,6 +27,7 @@ use super::endpoint::RedisEndpoint;
 use super::fault::{self, Fault};
 use super::keyspace::Keyspace;
 use super::link::{Confirmed, Health, Link, Live, RedisGuard, reason};
+use super::tracking::{self, Attempt, Changes, TrackedGuard};
 use super::{Error, packed};
 use switchboard_core::limits;
 
@@ -54,6 +58,25 @@ struct Memory {
     clean_again_at: Option<Instant>,
     /// When old keys were last deleted because the server had no memory for a guard.
     found_full_at: Option<Instant>,
+    /// Why the server does not report changes of the guard, as it was logged last.
+    logged_refusal: Option<String>,
+}
+
+/// A connection of the driver to one server.
+struct Connection {
+    info: ConnectionInfo,
+    redis: MultiplexedConnection,
+    tracking: Tracking,
+    /// The run id of the server, once it is known: it cannot change on one connection.
+    run_id: Option<Arc<str>>,
+}
+
+/// Whether the server reports changes of the guard on this connection.
+enum Tracking {
+    Untried(Changes),
+    Works(Changes),
+    /// It does not, for this reason.
+    Refused(String),
 }
 
 /// A server's answers about itself.
@@ -62,6 +85,8 @@ struct Seen {
     /// Run id and replication id. They change whenever the data may have been replaced.
     identity: String,
     guard: Option<String>,
+    /// None: the server does not report changes of this value of the guard.
+    tracked: Option<TrackedGuard>,
     /// None when the memory of the server is full and it refuses to count.
     beat: Option<i64>,
     is_full: bool,
@@ -84,17 +109,12 @@ impl From<Error> for CheckError {
 impl Monitor {
     /// Runs until the last `Redis` is dropped.
     pub(super) async fn run(self) {
-        let settings = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(limits::REDIS_SILENCE_MAX))
-            // No response time-out, because each call has its own deadline.
-            .set_response_timeout(None)
-            .set_pipeline_buffer_size(limits::REDIS_QUEUE_MAX);
         let (mut memory, mut backoff) = (Memory::default(), limits::REDIS_BACKOFF_MIN);
         loop {
-            match connect(&self.endpoint, &settings).await {
-                Ok((info, connection)) => {
-                    self.link.server.store(Some(Arc::new(info.clone())));
-                    if self.serve(&info, connection, &mut memory).await {
+            match connect(&self.endpoint).await {
+                Ok(connection) => {
+                    self.link.server.store(Some(Arc::new(connection.info.clone())));
+                    if self.serve(connection, &mut memory).await {
                         backoff = limits::REDIS_BACKOFF_MIN;
                     }
                 }
@@ -111,25 +131,20 @@ impl Monitor {
     }
 
     /// Checks the server until the connection must be given up. Returns true when it took commands.
-    async fn serve(
-        &self,
-        info: &ConnectionInfo,
-        mut connection: MultiplexedConnection,
-        memory: &mut Memory,
-    ) -> bool {
+    async fn serve(&self, mut connection: Connection, memory: &mut Memory) -> bool {
         let (mut served, mut refuses_since) = (false, None);
-        let mut run_id = None;
         let (mut names, mut tag) = (self.keyspace.changes(), self.tag.clone());
         loop {
             let checked_at = Instant::now();
-            match self.check(&mut connection, memory, &mut run_id).await {
+            self.try_tracking(&mut connection, memory).await;
+            match self.check(&mut connection, memory).await {
                 Ok((confirmed, seen)) => {
                     (served, refuses_since) = (true, None);
                     let health = match seen.is_full {
                         true => Health::Full(fault::explained("OOM")),
                         false => Health::Writable,
                     };
-                    let live = Live { connection: connection.clone(), confirmed: Some(confirmed) };
+                    let live = Live { connection: connection.redis.clone(), confirmed: Some(confirmed) };
                     self.link.set(Some(live), health);
                     self.link.primary.send_if_modified(|primary| {
                         let is_new = primary.as_ref() != Some(&seen.run_id);
@@ -142,7 +157,7 @@ impl Monitor {
                     return served;
                 }
                 Err(CheckError::Refused(why)) => {
-                    let live = Live { connection: connection.clone(), confirmed: None };
+                    let live = Live { connection: connection.redis.clone(), confirmed: None };
                     self.link.set(Some(live), Health::Refuses(why));
                     let since = *refuses_since.get_or_insert(checked_at);
                     if since.elapsed() >= limits::REDIS_REFUSES_WRITES_MAX {
@@ -155,7 +170,7 @@ impl Monitor {
                 memory.clean_again_at = None;
             }
             if memory.cleaning.is_some() {
-                self.clean(&mut connection, memory).await;
+                self.clean(&mut connection.redis, memory).await;
             }
             let next_check = if memory.cleaning.is_some() {
                 limits::REDIS_CLEAN_STEPS_APART
@@ -170,27 +185,54 @@ impl Monitor {
                 _ = names.changed() => {}
                 Ok(()) = tag.changed() => {}
             }
-            if self.endpoint.has_moved_from(info).await {
+            if self.endpoint.has_moved_from(&connection.info).await {
                 self.away("the sentinels name another primary".to_owned());
                 return served;
             }
         }
     }
 
+    /// The guard key of the server, and its counter of beats. None: the keyspace has no guard.
+    fn guard_and_beats(&self) -> Option<(String, String)> {
+        let (namespace, tag) = (self.keyspace.namespace()?, self.tag.borrow());
+        Some((format!("{namespace}:guard:{}", *tag), format!("{namespace}:beat:{}", *tag)))
+    }
+
+    /// Makes the server report changes of the guard, if that was not tried on this connection. Without these
+    /// reports, every batch of commands reads the guard.
+    async fn try_tracking(&self, connection: &mut Connection, memory: &mut Memory) {
+        let Some((_, beats)) = self.guard_and_beats() else { return };
+        if let Tracking::Untried(changes) = &connection.tracking {
+            let changes = changes.clone();
+            match tracking::start(&mut connection.redis, &changes, &beats).await {
+                Attempt::Works => connection.tracking = Tracking::Works(changes),
+                Attempt::Refused(why) => connection.tracking = Tracking::Refused(why),
+                Attempt::Unknown => {}
+            }
+        }
+        match &connection.tracking {
+            Tracking::Refused(why) if memory.logged_refusal.as_ref() != Some(why) => {
+                tracing::info!(
+                    "Redis does not report changes of the guard key, so each batch of commands has one more \
+                     command that reads it: {why}"
+                );
+                memory.logged_refusal = Some(why.clone());
+            }
+            _ => {}
+        }
+    }
+
     /// Checks the server, and settles which generation of keys is valid on it.
     async fn check(
         &self,
-        connection: &mut MultiplexedConnection,
+        connection: &mut Connection,
         memory: &mut Memory,
-        run_id: &mut Option<Arc<str>>,
     ) -> Result<(Confirmed, Seen), CheckError> {
-        let Some(namespace) = self.keyspace.namespace().map(str::to_owned) else {
-            let seen = self.ask(connection, run_id, None).await?;
-            return Ok((Confirmed { generation: 0, guard: None }, seen));
+        let Some((key, beats)) = self.guard_and_beats() else {
+            let seen = self.ask(connection, None).await?;
+            return Ok((Confirmed { generation: 0, guard: None, tracked: None }, seen));
         };
-        let tag = self.tag.borrow().clone();
-        let (key, beats) = (format!("{namespace}:guard:{tag}"), format!("{namespace}:beat:{tag}"));
-        let mut seen = self.ask(connection, run_id, Some((&key, &beats))).await?;
+        let mut seen = self.ask(connection, Some((&key, &beats))).await?;
         // While Postgres is not reachable, no node can raise the generation: the one that this node knows is
         // valid as long as the guard agrees.
         if let Some(fleet_generation) = self.keyspace.last_polled() {
@@ -209,11 +251,12 @@ impl Monitor {
                             memory.cleaning = Some("0".to_owned());
                         }
                     }
-                    return Ok((Confirmed { generation, guard: Some(RedisGuard { key, text }) }, seen));
+                    let (guard, tracked) = (Some(RedisGuard { key, text }), seen.tracked.take());
+                    return Ok((Confirmed { generation, guard, tracked }, seen));
                 }
                 let why = "the server's data is older than what this node has seen";
                 let next = self.raise(generation, generation, why).await?;
-                self.claim(connection, memory, &key, next, &mut seen).await?;
+                self.claim(&mut connection.redis, memory, &key, next, &mut seen).await?;
                 continue;
             }
             let fleet_generation = self.keyspace.read_generation().await?;
@@ -241,7 +284,7 @@ impl Monitor {
                     .await?
                 }
             };
-            self.claim(connection, memory, &key, next, &mut seen).await?;
+            self.claim(&mut connection.redis, memory, &key, next, &mut seen).await?;
         }
         Err(CheckError::Refused("the nodes do not yet agree on the generation of Redis keys".to_owned()))
     }
@@ -284,6 +327,8 @@ impl Monitor {
                         memory.clean_again_at = Some(Instant::now() + limits::REDIS_CLEAN_AGAIN_AFTER);
                     }
                     seen.guard = Some(String::from_utf8_lossy(now).into_owned());
+                    // The next check makes the server report changes of the new value.
+                    seen.tracked = None;
                     self.adopt_raised(generation);
                     Ok(())
                 }
@@ -305,26 +350,34 @@ impl Monitor {
         }
     }
 
-    /// Reads role, identity, guard and beat in one round trip. `run_id` is the run id of the server, once it
-    /// is known: it cannot change on one connection.
+    /// Reads role, identity, guard and beat in one round trip.
     async fn ask(
         &self,
-        connection: &mut MultiplexedConnection,
-        run_id: &mut Option<Arc<str>>,
+        connection: &mut Connection,
         guarded: Option<(&str, &str)>,
     ) -> Result<Seen, CheckError> {
-        let mut pipeline = Pipeline::new();
-        pipeline.add_command(packed(&["INFO", "replication"]));
-        let mut count = 1;
+        let mut commands = vec![packed(&["INFO", "replication"])];
+        let mut tracked = None;
         if let Some((guard, beats)) = guarded {
-            pipeline.add_command(packed(&["GET", guard])).add_command(packed(&["INCR", beats]));
-            count += 2;
+            commands.push(packed(&["INCR", beats]));
+            match &connection.tracking {
+                Tracking::Works(changes) => {
+                    tracked = Some(TrackedGuard::before_read(changes));
+                    commands.extend(tracking::read(guard));
+                }
+                Tracking::Untried(_) | Tracking::Refused(_) => commands.push(packed(&["GET", guard])),
+            }
         }
-        if run_id.is_none() {
-            pipeline.add_command(packed(&["INFO", "server"]));
-            count += 1;
+        let guard_at = commands.len() - 1;
+        if connection.run_id.is_none() {
+            commands.push(packed(&["INFO", "server"]));
         }
-        let sent = connection.send_packed_commands(&pipeline, 0, count);
+        let mut pipeline = Pipeline::with_capacity(commands.len());
+        let count = commands.len();
+        for command in commands {
+            pipeline.add_command(command);
+        }
+        let sent = connection.redis.send_packed_commands(&pipeline, 0, count);
         let replies = match timeout(limits::REDIS_SILENCE_MAX, sent).await {
             Ok(Ok(replies)) => replies,
             Ok(Err(error)) if error.code().is_some() => {
@@ -347,23 +400,26 @@ impl Monitor {
                 }
             }
         }
+        let run_id = &mut connection.run_id;
         let infos = replies.iter().take(1).chain(run_id.is_none().then(|| replies.last()).flatten());
         let info: HashMap<String, String> = infos.flat_map(fields).collect();
         let field = |name: &str| info.get(name).map_or("-", String::as_str);
         if field("role") == "slave" {
             return Err(CheckError::Reconnect(fault::explained("READONLY")));
         }
-        let guard = match replies.get(1) {
-            Some(Value::BulkString(text)) => Some(String::from_utf8_lossy(text).into_owned()),
+        let guard = match replies.get(guard_at) {
+            Some(Value::BulkString(text)) if guarded.is_some() => {
+                Some(String::from_utf8_lossy(text).into_owned())
+            }
             _ => None,
         };
-        let beat = match replies.get(2) {
+        let beat = match replies.get(1) {
             Some(Value::Int(beat)) => Some(*beat),
             _ => None,
         };
         let run_id = run_id.get_or_insert_with(|| field("run_id").into()).clone();
         let identity = format!("{run_id} {}", field("master_replid"));
-        Ok(Seen { run_id, identity, guard, beat, is_full })
+        Ok(Seen { run_id, identity, guard, tracked, beat, is_full })
     }
 
     fn refused(&self, code: &str) -> CheckError {
@@ -452,14 +508,48 @@ async fn one(connection: &mut MultiplexedConnection, command: &Cmd) -> Result<Va
     }
 }
 
-async fn connect(
-    endpoint: &RedisEndpoint,
-    settings: &AsyncConnectionConfig,
-) -> Result<(ConnectionInfo, MultiplexedConnection), String> {
+/// Opens a connection with RESP3, in which a server can report changes of keys. Servers and proxies that know
+/// only RESP2 get that.
+async fn connect(endpoint: &RedisEndpoint) -> Result<Connection, String> {
     let info = endpoint.find().await?;
-    let client = Client::open(info.clone()).map_err(|error| reason(&error))?;
-    let connection = client.get_multiplexed_async_connection_with_config(settings).await;
-    Ok((info, connection.map_err(|error| reason(&error))?))
+    let changes = Changes::default();
+    let login = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    let with_pushes = settings().set_push_sender(changes.counter());
+    let (redis, tracking) = match open(info.clone().set_redis_settings(login), &with_pushes).await {
+        Ok(redis) => (redis, Tracking::Untried(changes)),
+        Err(error) if is_about_resp3(&error) => {
+            let why = format!("it refuses RESP3 ({})", reason(&error));
+            let login = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
+            let redis = open(info.clone().set_redis_settings(login), &settings()).await;
+            (redis.map_err(|error| reason(&error))?, Tracking::Refused(why))
+        }
+        Err(error) => return Err(reason(&error)),
+    };
+    Ok(Connection { info, redis, tracking, run_id: None })
+}
+
+fn settings() -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(limits::REDIS_SILENCE_MAX))
+        // No response time-out, because each call has its own deadline.
+        .set_response_timeout(None)
+        .set_pipeline_buffer_size(limits::REDIS_QUEUE_MAX)
+}
+
+async fn open(
+    info: ConnectionInfo,
+    settings: &AsyncConnectionConfig,
+) -> Result<MultiplexedConnection, RedisError> {
+    Client::open(info)?.get_multiplexed_async_connection_with_config(settings).await
+}
+
+/// Whether a connection may have failed because it began with `HELLO 3`. A proxy may end the connection
+/// instead of answering. Any other error would be the same with RESP2.
+fn is_about_resp3(error: &RedisError) -> bool {
+    match error.code() {
+        Some(code) => Fault::of_code(code) != Fault::Server,
+        None => error.kind() == ErrorKind::RESP3NotSupported || error.is_connection_dropped(),
+    }
 }
 
 #[cfg(test)]

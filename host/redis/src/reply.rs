@@ -1,9 +1,58 @@
-//! Converts replies of Redis to the contract's form: trees in prefix order, bounded.
+//! Converts replies of Redis to the contract's form: trees in prefix order, bounded. A tree has the form of
+//! RESP2, whatever the connection speaks. Only the digits of a score may differ: RESP3 sends a number, and
+//! its text here is the shortest that means the same number.
 
 use redis::Value;
 
 use switchboard_contract::redis::{Error, Node};
 use switchboard_core::limits;
+
+/// The commands that RESP3 answers with pairs, `[[member, score], …]`, and RESP2 with a flat list.
+pub(super) const PAIRED: &[&str] = &[
+    "HRANDFIELD",
+    "ZDIFF",
+    "ZINTER",
+    "ZPOPMAX",
+    "ZPOPMIN",
+    "ZRANDMEMBER",
+    "ZRANGE",
+    "ZRANGEBYSCORE",
+    "ZREVRANGE",
+    "ZREVRANGEBYSCORE",
+    "ZUNION",
+];
+
+/// The reply to a command in the form of RESP2. A reply of RESP2 stays as it is. [`nodes`] converts the other
+/// types that only RESP3 has.
+pub(super) fn in_resp2(command: &str, reply: Value) -> Value {
+    let is = |name: &&str| command.eq_ignore_ascii_case(name);
+    match reply {
+        Value::Array(pairs) if PAIRED.iter().any(|name| is(name)) => {
+            let flat = pairs.into_iter().flat_map(|item| match item {
+                Value::Array(pair) => pair,
+                single => vec![single],
+            });
+            Value::Array(flat.collect())
+        }
+        Value::Map(streams) if is(&"XREAD") => {
+            Value::Array(streams.into_iter().map(|(key, entries)| Value::Array(vec![key, entries])).collect())
+        }
+        reply => reply,
+    }
+}
+
+/// The text of a number as RESP2 has it.
+fn score(number: f64) -> String {
+    let is_plain = number == 0.0 || !number.is_finite() || (1e-4..1e17).contains(&number.abs());
+    if is_plain {
+        return number.to_string();
+    }
+    // With a sign and at least two digits in the exponent, as C prints it.
+    let text = format!("{number:e}");
+    let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |exponent| ('-', exponent));
+    format!("{digits}e{sign}{exponent:0>2}")
+}
 
 /// Converts one reply. A reply that is an error becomes `Err`.
 pub(super) fn nodes(reply: Value) -> Result<Vec<Node>, Error> {
@@ -48,7 +97,10 @@ impl ReplyBudget {
             Value::Int(integer) => self.leaf(0, Node::Integer(integer), nodes),
             Value::Boolean(truth) => self.leaf(0, Node::Integer(truth.into()), nodes),
             Value::Okay => self.leaf(2, Node::Text("OK".to_owned()), nodes),
-            Value::Double(number) => self.leaf(8, Node::Text(number.to_string()), nodes),
+            Value::Double(number) => {
+                let text = score(number);
+                self.leaf(text.len(), Node::Text(text), nodes)
+            }
             Value::SimpleString(text) | Value::VerbatimString { text, .. } => {
                 self.leaf(text.len(), Node::Text(text), nodes)
             }
@@ -70,7 +122,7 @@ impl ReplyBudget {
                 self.branch(pairs.into_iter().flat_map(|(key, value)| [key, value]).collect(), nodes)
             }
             Value::Attribute { data, .. } => self.flatten(*data, nodes),
-            // The driver may add variants. A reply of RESP2 has none of them.
+            // The driver may add variants. No reply of RESP2 or RESP3 has one of them.
             _ => self.leaf(0, Node::Nil, nodes),
         }
     }
@@ -108,6 +160,22 @@ mod tests {
             Node::Bytes(vec![0xff]),
         ];
         assert_eq!(nodes(reply), Ok(expected));
+    }
+
+    #[test]
+    fn a_score_is_written_as_in_resp2() {
+        for (number, text) in [
+            (0.0, "0"),
+            (-0.5, "-0.5"),
+            (1_764_528_000_000.0, "1764528000000"),
+            (1e17, "1e+17"),
+            (1.5e300, "1.5e+300"),
+            (-2.5e-7, "-2.5e-07"),
+            (f64::INFINITY, "inf"),
+            (f64::NEG_INFINITY, "-inf"),
+        ] {
+            assert_eq!(score(number), text);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod bounds;
 mod fleets;
 mod servers;
+mod tracked;
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
