@@ -28,9 +28,13 @@ impl event::Handler for OutboxRelay {
             Err(why) => return hold(&events, &why),
         };
         let (mut batch, facts) = Batch::of(&events, &announcements);
-        let checked = batch.drop_revocations_of_returned();
         // The read model is written first, so that a client that gets a message finds it there.
-        match checked.and_then(|()| project(&facts, &events)).and_then(|()| batch.publish(&batch.parts)) {
+        let delivered = project(&facts, &events)
+            // Right before the revocations, because a user who joins again after this check may lose the new
+            // subscription.
+            .and_then(|()| batch.drop_revocations_of_returned())
+            .and_then(|()| batch.publish(&batch.parts));
+        match delivered {
             Ok(()) => batch.parts.iter().map(Part::verdict).collect(),
             Err(Error::Unavailable(why)) => hold(&events, &why),
             // One event cannot be published at all. Each is published alone, to find the one that fails.
