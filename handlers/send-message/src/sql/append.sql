@@ -91,13 +91,6 @@ stored as (
     client_msg_id, to_timestamp(at_ms / 1000.0), epoch
   from written
 ),
--- Their first text here, so they may be seen by the others and see them.
-appeared as (
-  update app.participants as participant set engaged = true
-  from (select distinct conversation_id, sender_id from written where not engaged) as writer
-  where participant.conversation_id = writer.conversation_id and participant.user_id = writer.sender_id
-    and participant.left_at is null and not participant.engaged
-),
 -- In the order of seq, as rows of one conversation come out of the window.
 announced as (
   insert into switchboard.outbox (shard, position, id, event_type, key, payload)
@@ -111,6 +104,7 @@ select
   judged.n,
   case when judged.verdict = 'accepted' and written.n is null then 'duplicate' else judged.verdict end as verdict,
   judged.shard::int as shard,
+  not judged.engaged as is_first_text,
   written.message
 from judged
 left join written using (n)
