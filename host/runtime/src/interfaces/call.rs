@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -240,17 +241,19 @@ impl Middleware {
     }
 
     /// Runs one host call. `args` is a record with a field for each parameter. `live` checks the grants and
-    /// does the work.
+    /// does the work. It is boxed, because a future of several KiB would be part of the future of every
+    /// function between here and wasmtime, and each of them would copy it.
     ///
     /// # Errors
     /// A [`Stop`], which ends the call.
-    pub(crate) async fn call<A: Serialize, R: Serialize + DeserializeOwned>(
+    pub(crate) fn call<A: Serialize, R: Serialize + DeserializeOwned>(
         &mut self,
         function: Function,
         args: &A,
         live: impl Future<Output = R>,
-    ) -> wasmtime::Result<R> {
-        self.call_with(function, args, |_| live).await
+    ) -> impl Future<Output = wasmtime::Result<R>> {
+        let live = Box::pin(live);
+        self.call_with(function, args, |_| live)
     }
 
     /// The same for work that needs the arguments themselves, and not a copy of them.
@@ -258,7 +261,7 @@ impl Middleware {
         &mut self,
         function: Function,
         args: A,
-        live: impl FnOnce(A) -> F,
+        live: impl FnOnce(A) -> Pin<Box<F>>,
     ) -> wasmtime::Result<R> {
         let begun = self.enter(function, &args)?;
         let at = self.calls as usize - 1;

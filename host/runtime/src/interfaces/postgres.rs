@@ -138,13 +138,15 @@ impl postgres::Host for CallState {
 
     async fn collect(&mut self, collected: Collected) -> wasmtime::Result<Result<Rows, Error>> {
         let (session, logger, backends) = (&mut self.session, &self.log, &self.backends);
-        let live = async |mut collected: Collected| {
-            for statement in &mut collected.statements {
-                if let Cow::Owned(sql) = backends.sql(statement) {
-                    *statement = sql;
+        let live = |mut collected: Collected| {
+            Box::pin(async move {
+                for statement in &mut collected.statements {
+                    if let Cow::Owned(sql) = backends.sql(statement) {
+                        *statement = sql;
+                    }
                 }
-            }
-            on_session(session, logger, async |session| session.collect(collected).await).await
+                on_session(session, logger, async |session| session.collect(collected).await).await
+            })
         };
         self.middleware.call_with(Function::PostgresCollect, collected, live).await
     }
