@@ -2,6 +2,7 @@
 //! for the pushes that subscribers missed.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -108,10 +109,10 @@ pub(super) async fn report_touches(triggers: Arc<Triggers>, mut guard: ShutdownG
             _ = clock.tick() => {}
             // Redis may have lost every presence lease, so every connection of this node is reported.
             Ok(()) = losses.changed() => {
-                triggers.hub.connections().iter().for_each(|(id, user)| triggers.touches.add(*id, user, false));
+                triggers.touches.add_unreported(&triggers.hub.connections());
             }
         }
-        let touches = triggers.touches.take();
+        let touches = triggers.touches.take(Instant::now());
         for part in touches.chunks(limits::TOUCHES_MAX) {
             for entry in triggers.registry.current().touched() {
                 let call = Call::new(None);
