@@ -2,7 +2,7 @@
 //! without it or asks the client to retry.
 
 use crate::bindings::platform::switchboard::host::redis;
-pub use redis::{Error, Node};
+pub use redis::{Error, Node, ScriptRun};
 
 /// A reply of Redis, as a tree.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,6 +67,20 @@ pub fn command(args: &[&str]) -> Result<Reply, Error> {
 pub fn script(name: &str, keys: &[&str], args: &[&str]) -> Result<Reply, Error> {
     redis::script(name, &owned(keys), &owned(args)).map(Reply::of)
 }
+
+/// Runs a script once for each element of `runs`, in one round trip. Returns one reply for each run, in
+/// order: a run that failed is a `Reply::Failed`, and the others still run. All keys of one run must have the
+/// same hash tag. Many runs are sent in several parts.
+pub fn scripts(name: &str, runs: &[ScriptRun]) -> Result<Vec<Reply>, Error> {
+    let mut replies = Vec::with_capacity(runs.len());
+    for runs in runs.chunks(SCRIPT_RUNS_MAX) {
+        replies.extend(redis::scripts(name, runs)?.into_iter().map(Reply::of));
+    }
+    Ok(replies)
+}
+
+/// The host refuses more than 1024 runs or 1 MiB.
+const SCRIPT_RUNS_MAX: usize = 200;
 
 /// Commands that the host sends in one round trip.
 #[derive(Default)]

@@ -37,7 +37,7 @@ use endpoint::RedisEndpoint;
 use keyspace::Names;
 use link::{Health, Link, batch};
 use monitor::Monitor;
-use switchboard_contract::redis::{Error as CommandError, Node};
+use switchboard_contract::redis::{Error as CommandError, Node, ScriptRun};
 use switchboard_core::config::Config;
 use switchboard_core::limits;
 use switchboard_core::manifest::Pattern;
@@ -210,23 +210,53 @@ impl Redis {
     ) -> Result<Vec<Node>, CommandError> {
         check_size(&[keys, args])?;
         let names = self.0.keyspace.names();
-        let keys: Vec<String> = keys.iter().map(|key| names.key(key)).collect();
-        let count = keys.len().to_string();
-        let command = |how, what| {
-            let head = [how, what, count.as_str()];
-            let words = head.into_iter().chain(keys.iter().chain(args).map(String::as_str));
-            // The prelude of the script removes the prefix of the keys again (`prelude`).
-            let words: Vec<&str> = words.chain([names.prefix()]).collect();
-            packed(&words)
-        };
-        let slot = keys.first().map(|key| slot_of_key(key));
-        match self.send(&names, slot, command("EVALSHA", &script.sha1), true, deadline).await {
+        let by_hash = run_command(&names, "EVALSHA", &script.sha1, keys, args);
+        let slot = by_hash.0;
+        match self.send(&names, slot, by_hash.1, true, deadline).await {
             Ok(Value::ServerError(error)) if error.code() == "NOSCRIPT" => {}
             Ok(reply) => return reply::nodes(reply),
             Err(CommandError::Failed(reason)) if reason.contains("NOSCRIPT") => {}
             Err(error) => return Err(error),
         }
-        reply::nodes(self.send(&names, slot, command("EVAL", &script.text), true, deadline).await?)
+        let (_, by_text) = run_command(&names, "EVAL", &script.text, keys, args);
+        reply::nodes(self.send(&names, slot, by_text, true, deadline).await?)
+    }
+
+    /// Runs a script several times in one round trip. Returns a reply for each run. More than
+    /// [`limits::REDIS_PIPELINE_MAX`] runs are `refused`.
+    pub async fn scripts(
+        &self,
+        script: &Script,
+        runs: &[ScriptRun],
+        deadline: Instant,
+    ) -> Result<Vec<Vec<Node>>, CommandError> {
+        if runs.is_empty() {
+            return Ok(Vec::new());
+        }
+        if runs.len() > limits::REDIS_PIPELINE_MAX {
+            let most = limits::REDIS_PIPELINE_MAX;
+            return Err(CommandError::Refused(format!("at most {most} runs of a script are sent at once")));
+        }
+        let words: Vec<&[String]> = runs.iter().flat_map(|run| [&run.keys[..], &run.args[..]]).collect();
+        check_size(&words)?;
+        let names = self.0.keyspace.names();
+        let by_hash =
+            runs.iter().map(|run| run_command(&names, "EVALSHA", &script.sha1, &run.keys, &run.args));
+        let mut replies = self.send_all(&names, by_hash.collect(), true, deadline).await?;
+        // Redis has restarted, or a server of the cluster never ran the script. The first run by its text
+        // makes it known to its server, so mostly the others run by hash in their second attempt.
+        for (reply, run) in replies.iter_mut().zip(runs) {
+            if !matches!(reply, Value::ServerError(error) if error.code() == "NOSCRIPT") {
+                continue;
+            }
+            let (slot, by_hash) = run_command(&names, "EVALSHA", &script.sha1, &run.keys, &run.args);
+            *reply = self.send(&names, slot, by_hash, true, deadline).await?;
+            if matches!(reply, Value::ServerError(error) if error.code() == "NOSCRIPT") {
+                let (_, by_text) = run_command(&names, "EVAL", &script.text, &run.keys, &run.args);
+                *reply = self.send(&names, slot, by_text, true, deadline).await?;
+            }
+        }
+        reply::replies(replies)
     }
 
     /// Lets Redis compile a script without running it. Returns the message of Redis if the script does not
@@ -365,6 +395,23 @@ fn check_bytes(bytes: usize) -> Result<(), CommandError> {
         )));
     }
     Ok(())
+}
+
+/// The command of one run of a script, and the slot of its first key.
+fn run_command(
+    names: &Names,
+    how: &str,
+    script: &str,
+    keys: &[String],
+    args: &[String],
+) -> (Option<u16>, Cmd) {
+    let keys: Vec<String> = keys.iter().map(|key| names.key(key)).collect();
+    let count = keys.len().to_string();
+    let head = [how, script, count.as_str()];
+    let words = head.into_iter().chain(keys.iter().chain(args).map(String::as_str));
+    // The prelude of the script removes the prefix of the keys again (`prelude`).
+    let words: Vec<&str> = words.chain([names.prefix()]).collect();
+    (keys.first().map(|key| slot_of_key(key)), packed(&words))
 }
 
 fn packed(args: &[impl AsRef<[u8]>]) -> Cmd {

@@ -204,6 +204,28 @@ async fn a_script_is_sent_once_and_then_named() {
 }
 
 #[tokio::test]
+async fn several_runs_of_a_script_take_one_round_trip_and_a_failure_is_a_node() {
+    let redis = shared().await;
+    let unique = fresh("runs");
+    // Unknown to Redis at first, so that the first attempt of each run fails.
+    let script = Script::new("add", &format!("-- {unique}\nreturn {{KEYS[1], ARGV[1] + 1}}"), &[]);
+    let run = |key: &str, arg: &str| ScriptRun { keys: vec![key.to_owned()], args: vec![arg.to_owned()] };
+    let runs = [run("a", "1"), run("b", "no number"), run("c", "3")];
+    for _ in 0..2 {
+        let replies = redis.scripts(&script, &runs, soon()).await.unwrap();
+        assert_eq!(replies[0], [Node::Many(2), text("a"), Node::Integer(2)]);
+        assert!(matches!(&replies[1][..], [Node::Failed(_)]), "{replies:?}");
+        assert_eq!(replies[2], [Node::Many(2), text("c"), Node::Integer(4)]);
+        assert_eq!(replies.len(), 3);
+    }
+    assert_eq!(redis.scripts(&script, &[], soon()).await, Ok(vec![]));
+    let many = vec![run("a", "1"); limits::REDIS_PIPELINE_MAX + 1];
+    assert!(matches!(redis.scripts(&script, &many, soon()).await, Err(CommandError::Refused(_))));
+    let large = [run("a", &"1".repeat(limits::REDIS_COMMAND_BYTES_MAX))];
+    assert!(matches!(redis.scripts(&script, &large, soon()).await, Err(CommandError::Refused(_))));
+}
+
+#[tokio::test]
 async fn a_script_that_is_not_lua_is_known_without_running_it() {
     let redis = shared().await;
     let mark = fresh("compiled");

@@ -53,6 +53,7 @@ functions! {
     RedisCommand = "redis.command",
     RedisPipeline = "redis.pipeline",
     RedisScript = "redis.script",
+    RedisScripts = "redis.scripts",
     ChannelsPublish = "channels.publish",
     ChannelsSubscribe = "channels.subscribe",
     ChannelsUnsubscribe = "channels.unsubscribe",

@@ -3,11 +3,11 @@
 
 use serde::Serialize;
 
-use super::CallState;
 use super::call::Function;
-use switchboard_contract::redis::{self, Error, Node};
+use super::{CallState, Terms};
+use switchboard_contract::redis::{self, Error, Node, ScriptRun};
 use switchboard_core::manifest::Pattern;
-use switchboard_redis::keys;
+use switchboard_redis::{Script, keys};
 
 #[derive(Serialize)]
 struct Command<'a> {
@@ -24,6 +24,12 @@ struct ScriptCall<'a> {
     name: &'a str,
     keys: &'a [String],
     args: &'a [String],
+}
+
+#[derive(Serialize)]
+struct ScriptCalls<'a> {
+    name: &'a str,
+    runs: &'a [ScriptRun],
 }
 
 impl redis::Host for CallState {
@@ -64,10 +70,7 @@ impl redis::Host for CallState {
     ) -> wasmtime::Result<Result<Vec<Node>, Error>> {
         let (redis, terms, deadline) = (&self.backends.redis, &self.terms, self.deadline);
         let live = async {
-            let script = terms
-                .scripts
-                .get(&name)
-                .ok_or_else(|| Error::Refused(format!("the release has no script `{name}`")))?;
+            let script = script_of(terms, &name)?;
             keys.iter().try_for_each(|key| key_granted(&terms.grants.redis, key))?;
             match redis {
                 Some(redis) => redis.script(script, &keys, &args, deadline).await,
@@ -77,6 +80,30 @@ impl redis::Host for CallState {
         let asked = ScriptCall { name: &name, keys: &keys, args: &args };
         self.middleware.call(Function::RedisScript, &asked, live).await
     }
+
+    async fn scripts(
+        &mut self,
+        name: String,
+        runs: Vec<ScriptRun>,
+    ) -> wasmtime::Result<Result<Vec<Vec<Node>>, Error>> {
+        let (redis, terms, deadline) = (&self.backends.redis, &self.terms, self.deadline);
+        let live = async {
+            let script = script_of(terms, &name)?;
+            // The keys of all runs are checked before the first run.
+            let mut keys = runs.iter().flat_map(|run| &run.keys);
+            keys.try_for_each(|key| key_granted(&terms.grants.redis, key))?;
+            match redis {
+                Some(redis) => redis.scripts(script, &runs, deadline).await,
+                None => Err(Error::Unavailable),
+            }
+        };
+        let asked = ScriptCalls { name: &name, runs: &runs };
+        self.middleware.call(Function::RedisScripts, &asked, live).await
+    }
+}
+
+fn script_of<'a>(terms: &'a Terms, name: &str) -> Result<&'a Script, Error> {
+    terms.scripts.get(name).ok_or_else(|| Error::Refused(format!("the release has no script `{name}`")))
 }
 
 fn granted(grants: &[Pattern], args: &[String]) -> Result<(), Error> {

@@ -69,6 +69,17 @@ fn one(call: &serde_json::Value, transaction: &mut Option<Transaction>) -> Strin
             let args: Vec<&str> = args.iter().map(String::as_str).collect();
             format!("{:?}", redis::script(&text(1), &keys, &args))
         }
+        "scripts" => {
+            let run = |run: &serde_json::Value| {
+                let words = |place: usize| {
+                    let words = run[place].as_array().into_iter().flatten();
+                    words.map(|word| word.as_str().unwrap_or_default().to_owned()).collect()
+                };
+                redis::ScriptRun { keys: words(0), args: words(1) }
+            };
+            let runs: Vec<_> = call[2].as_array().into_iter().flatten().map(run).collect();
+            format!("{:?}", redis::scripts(&text(1), &runs))
+        }
         "publish" => {
             let publication = channels::Publication::new(text(1), text(2));
             format!("{:?}", channels::publish(&[publication]))
