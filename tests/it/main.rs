@@ -5,6 +5,7 @@ mod audit;
 mod auth;
 mod bad_answers;
 mod bad_input;
+mod batches;
 mod bounds;
 mod canaries;
 mod changes;

@@ -48,5 +48,11 @@ macro_rules! handler_world {
 handler_world!(http, "http-handler", "sdk::bindings::http", "export_http");
 handler_world!(frame, "frame-handler", "sdk::bindings::frame", "export_frame");
 handler_world!(connection, "connection-handler", "sdk::bindings::connection", "export_connection");
+handler_world!(
+    connection_batch,
+    "connection-batch-handler",
+    "sdk::bindings::connection_batch",
+    "export_connection_batch"
+);
 handler_world!(schedule, "schedule-handler", "sdk::bindings::schedule", "export_schedule");
 handler_world!(event, "event-handler", "sdk::bindings::event", "export_event");

@@ -1,6 +1,6 @@
 //! The platform as a handler sees it. An author of a handler reads this file first.
 //!
-//! A handler is a library crate. It implements one or more of five traits and exports each of them:
+//! A handler is a library crate. It implements one or more of six traits and exports each of them:
 //!
 //! ```ignore
 //! struct Greet;
@@ -27,6 +27,7 @@ pub mod bindings;
 mod heap;
 
 pub mod connection;
+pub mod connection_batch;
 pub mod event;
 pub mod frame;
 pub mod http;

@@ -9,7 +9,7 @@ use super::client::{Where, release};
 use super::{Failure, Output, page};
 use switchboard_core::config::Config;
 use switchboard_core::ids::Digest;
-use switchboard_core::manifest::{Manifest, Pattern};
+use switchboard_core::manifest::{Lifecycle, Manifest, Pattern};
 use switchboard_runtime::ReleaseFile;
 
 #[derive(clap::Args)]
@@ -91,12 +91,14 @@ fn text(document: &Document) -> Result<String, Failure> {
         row("frame", format!("{}{also}", frame.frame_type));
     }
     let connection = &on.connection;
-    let life =
-        [(connection.opened, "opened"), (connection.closed, "closed"), (connection.touched, "touched")];
-    row(
-        "connections",
-        life.iter().filter(|(bound, _)| *bound).map(|(_, name)| *name).collect::<Vec<_>>().join(", "),
-    );
+    let touched = if connection.touched { Lifecycle::Single } else { Lifecycle::Unbound };
+    let life = [(connection.opened, "opened"), (connection.closed, "closed"), (touched, "touched")];
+    let named = life.into_iter().filter_map(|(bound, name)| match bound {
+        Lifecycle::Unbound => None,
+        Lifecycle::Single => Some(name.to_owned()),
+        Lifecycle::Batch => Some(format!("{name} in batches")),
+    });
+    row("connections", named.collect::<Vec<_>>().join(", "));
     row("fills gaps of", patterns(&connection.missed));
     for schedule in &on.schedule {
         row("schedule", format!("{} every {}", schedule.name, page::duration(schedule.every_ms)));

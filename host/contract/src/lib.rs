@@ -53,17 +53,20 @@ macro_rules! handler_world {
 handler_world!(http_world, "http-handler");
 handler_world!(frame_world, "frame-handler");
 handler_world!(connection_world, "connection-handler");
+handler_world!(connection_batch_world, "connection-batch-handler");
 handler_world!(schedule_world, "schedule-handler");
 handler_world!(event_world, "event-handler");
 
 pub use platform::switchboard::host::{channels, clock, config, log, postgres, random, redis, types, wake};
 
+pub use connection_batch_world::exports::switchboard::host::connection_batch;
 pub use connection_world::exports::switchboard::host::connection;
 pub use event_world::exports::switchboard::host::event;
 pub use frame_world::exports::switchboard::host::frame;
 pub use http_world::exports::switchboard::host::http;
 pub use schedule_world::exports::switchboard::host::schedule;
 
+pub use connection_batch_world::ConnectionBatchHandlerPre;
 pub use connection_world::ConnectionHandlerPre;
 pub use event_world::EventHandlerPre;
 pub use frame_world::FrameHandlerPre;

@@ -786,15 +786,23 @@ pub const REVOCATIONS_CLEANED_EVERY: Duration = Duration::from_secs(600);
 
 // ---- triggers: connections --------------------------------------------------------------------------------
 
-/// Maximum number of concurrent `open` calls. Further connections wait for their turn in order, and the node
-/// does not read them meanwhile. When many clients reconnect after a node ended, their connection handlers
-/// must run, because nothing else does their work.
-pub const OPENINGS_AT_ONCE_MAX: usize = 64;
-/// Maximum wait for the turn. Then the connection opens without its connection handlers, so that a hanging
-/// handler does not block all later connections.
+/// Maximum number of connections in one call of a handler that binds `opened` or `closed` with `"batch"`.
+/// More make more calls. With fewer, a burst of clients needs more calls and commits; more gain little, and
+/// such a call would hold its connections longer.
+pub const CONNECTION_BATCH_MAX: usize = 64;
+/// Maximum number of such calls in flight, for each release and each of `opened` and `closed`. Further
+/// connections wait for the next batch. With one, the node would wait for Postgres with nothing to do.
+pub const CONNECTION_BATCHES_AT_ONCE_MAX: usize = 2;
+/// Maximum number of concurrent `open` calls for one connection each. Further connections wait for their turn
+/// in order, and the node does not read them meanwhile. When many clients reconnect after a node ended, their
+/// connection handlers must run, because nothing else does their work. Each call keeps some 256 KiB of memory
+/// resident afterwards.
+pub const OPENINGS_AT_ONCE_MAX: usize = 16;
+/// Maximum wait of a connection for its turns, at all handlers together. Then the connection opens without
+/// the other connection handlers, so that a hanging handler does not block all later connections.
 pub const OPENING_WAIT: Duration = Duration::from_secs(15);
-/// Maximum number of concurrent `closed` calls; further ones wait for their turn.
-pub const CLOSINGS_AT_ONCE_MAX: usize = 32;
+/// Maximum number of concurrent `closed` calls for one connection each; further ones wait for their turn.
+pub const CLOSINGS_AT_ONCE_MAX: usize = 16;
 /// Waits before further attempts of a call about a connection that found no call slot. After the last attempt
 /// the call is lost, and counted as `busy`.
 pub const SLOT_RETRIES_AFTER: [Duration; 8] = [

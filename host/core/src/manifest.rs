@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::Error;
 use crate::limits;
@@ -89,14 +90,82 @@ pub struct FrameBinding {
 #[serde(deny_unknown_fields)]
 pub struct ConnectionBinding {
     #[serde(default)]
-    pub opened: bool,
+    pub opened: Lifecycle,
     #[serde(default)]
-    pub closed: bool,
+    pub closed: Lifecycle,
     #[serde(default)]
     pub touched: bool,
     /// Address patterns whose gaps it fills; one handler for each address.
     #[serde(default)]
     pub missed: Vec<Pattern>,
+}
+
+impl ConnectionBinding {
+    /// Whether it binds functions of the interface `connection`.
+    pub fn binds_single(&self) -> bool {
+        [self.opened, self.closed].contains(&Lifecycle::Single) || self.touched || !self.missed.is_empty()
+    }
+
+    /// Whether it binds functions of the interface `connection-batch`.
+    pub fn binds_batches(&self) -> bool {
+        [self.opened, self.closed].contains(&Lifecycle::Batch)
+    }
+}
+
+/// How the host calls a handler when connections open or close.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lifecycle {
+    /// Not at all: `false`.
+    #[default]
+    Unbound,
+    /// One call for each connection (`connection`): `true`.
+    Single,
+    /// One call for many connections (`connection-batch`): `"batch"`.
+    Batch,
+}
+
+impl Lifecycle {
+    const BATCH: &str = "batch";
+
+    pub fn is_bound(self) -> bool {
+        self != Self::Unbound
+    }
+}
+
+impl Serialize for Lifecycle {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Batch => serializer.serialize_str(Self::BATCH),
+            other => serializer.serialize_bool(other.is_bound()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Lifecycle {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Written;
+
+        impl Visitor<'_> for Written {
+            type Value = Lifecycle;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, "true, false or \"{}\"", Lifecycle::BATCH)
+            }
+
+            fn visit_bool<E: de::Error>(self, bound: bool) -> Result<Lifecycle, E> {
+                Ok(if bound { Lifecycle::Single } else { Lifecycle::Unbound })
+            }
+
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<Lifecycle, E> {
+                if word == Lifecycle::BATCH {
+                    return Ok(Lifecycle::Batch);
+                }
+                Err(E::invalid_value(de::Unexpected::Str(word), &self))
+            }
+        }
+
+        deserializer.deserialize_any(Written)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -468,6 +537,25 @@ mod tests {
         assert!(manifest.grants.redis[0].matches("rate:ana"));
         assert_eq!(manifest.limits.cpu_ms, Limits::default().cpu_ms);
         assert_eq!(Manifest::setting(&manifest.config["messages_per_minute"]), "25");
+    }
+
+    #[test]
+    fn connections_are_bound_one_by_one_or_in_batches() {
+        let binding = |text: &str| {
+            Manifest::parse(&format!("name = \"x\"\non.connection = {{ {text} }}")).map(|it| it.on.connection)
+        };
+        let both = binding(r#"opened = "batch", closed = true, touched = true"#).unwrap();
+        assert_eq!((both.opened, both.closed), (Lifecycle::Batch, Lifecycle::Single));
+        assert!(both.binds_single() && both.binds_batches());
+        let batches = binding(r#"opened = "batch", closed = false"#).unwrap();
+        assert!(!batches.binds_single() && batches.binds_batches() && !batches.closed.is_bound());
+        assert!(!binding("missed = [\"conv:*\"]").unwrap().binds_batches());
+        let refusal = binding(r#"opened = "batches""#).unwrap_err().to_string();
+        assert!(refusal.contains(r#"expected true, false or "batch""#), "{refusal}");
+        // A release file, and the answer of the admin API, keep the words.
+        let json = serde_json::to_value(&both).unwrap();
+        assert_eq!(json["opened"], "batch");
+        assert_eq!(serde_json::from_value::<ConnectionBinding>(json).unwrap(), both);
     }
 
     #[test]

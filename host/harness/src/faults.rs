@@ -130,7 +130,7 @@ pub async fn real(
                     let (_, state, ran) =
                         state_after(services, subject, case, scenario, Some((at, response))).await?;
                     faults.tried += 1;
-                    let promises = !matches!(ran.trigger.as_str(), "opened" | "closed" | "touched");
+                    let promises = !is_repaired_later(&ran.trigger);
                     let what = match (state == before, state == after, acknowledged(&ran)) {
                         (true, _, true) => Some("acknowledged, but nothing is stored".to_owned()),
                         (false, false, _) if promises => Some("half of it is stored".to_owned()),
@@ -296,13 +296,18 @@ fn wrong_end(undisturbed: &Recording, ran: &Recording, function: &str, at: usize
     None
 }
 
+/// Whether calls of the trigger make no promise: later calls repair what the begin and the end of a
+/// connection could not do.
+fn is_repaired_later(trigger: &str) -> bool {
+    matches!(trigger, "opened" | "opened-batch" | "closed" | "closed-batch" | "touched")
+}
+
 /// Whether the outcome reports success to a caller.
 fn acknowledged(recording: &Recording) -> bool {
     let Outcome::Returned(returned) = &recording.outcome else { return false };
     match recording.trigger.as_str() {
         "event" => returned.as_array().is_some_and(|all| all.iter().any(|verdict| verdict == "Ack")),
-        // These make no promise: later calls repair what the begin and end of a connection could not do.
-        "opened" | "closed" | "touched" => false,
+        trigger if is_repaired_later(trigger) => false,
         "http" => {
             let status = returned.pointer("/Ok/status").and_then(Value::as_u64);
             status.is_some_and(|status| status < 400) && !is_failed_graphql(returned)

@@ -37,6 +37,23 @@ pub fn complete(manifest: &Manifest, trigger: &str, input: Value) -> Result<Valu
             default(&mut input, "node", json!(NODE));
             default(&mut input, "code", json!(1000));
         }
+        "opened-batch" => {
+            default(&mut input, "node", json!(NODE));
+            for (at, opened) in objects(&mut input, "opened")?.into_iter().enumerate() {
+                caller(opened);
+                default(opened, "connection", json!(connection(at)));
+                default(opened, "user_agent", Value::Null);
+                default(opened, "remote", json!("127.0.0.1:50000"));
+            }
+        }
+        "closed-batch" => {
+            default(&mut input, "node", json!(NODE));
+            for (at, closed) in objects(&mut input, "closed")?.into_iter().enumerate() {
+                default(closed, "connection", json!(connection(at)));
+                default(closed, "user_id", json!("ana"));
+                default(closed, "code", json!(1000));
+            }
+        }
         "touched" => {
             default(&mut input, "node", json!(NODE));
             default(&mut input, "touches", json!([{}]));
@@ -60,6 +77,11 @@ pub fn complete(manifest: &Manifest, trigger: &str, input: Value) -> Result<Valu
         other => return Err(wrong(format!("there is no trigger `{other}`"))),
     }
     Ok(Value::Object(input))
+}
+
+/// The connection with this place in a batch; the first one is [`CONNECTION`].
+fn connection(at: usize) -> String {
+    format!("00000000-0000-4000-8000-{:012}", at + 1)
 }
 
 fn wrong(reason: impl Into<String>) -> Error {
@@ -236,6 +258,16 @@ mod tests {
             complete(&manifest(), "frame", json!({ "type": "chat:say", "payload": { "a": 1 } })).unwrap();
         assert_eq!((&input["frame_type"], &input["alias"]), (&json!("say"), &json!("chat:say")));
         assert_eq!(input["payload"], "{\"a\":1}");
+    }
+
+    #[test]
+    fn the_connections_of_a_batch_differ() {
+        let input = json!({ "opened": [{ "caller": "ana" }, { "caller": "bo" }] });
+        let input = complete(&manifest(), "opened-batch", input).unwrap();
+        assert_eq!(input["opened"][0]["connection"], CONNECTION);
+        assert_eq!(input["opened"][1]["connection"], "00000000-0000-4000-8000-000000000002");
+        assert_eq!(input["opened"][1]["caller"]["user_id"], "bo");
+        assert!(complete(&manifest(), "closed-batch", json!({})).is_err());
     }
 
     #[test]

@@ -323,8 +323,8 @@ impl<R: HasManifest> RoutingTable<R> {
             self.add_missed(&entry, pattern)?;
         }
         for (bound, list) in [
-            (connection.opened, &mut self.opened),
-            (connection.closed, &mut self.closed),
+            (connection.opened.is_bound(), &mut self.opened),
+            (connection.closed.is_bound(), &mut self.closed),
             (connection.touched, &mut self.touched),
         ] {
             if bound {
@@ -417,8 +417,9 @@ pub fn covers(running: &Manifest, candidate: &Manifest) -> Result<(), Conflict> 
     }
     let (bound_now, bound_by_candidate) = (&running.on.connection, &candidate.on.connection);
     for (bound, also, name) in [
-        (bound_now.opened, bound_by_candidate.opened, "opened"),
-        (bound_now.closed, bound_by_candidate.closed, "closed"),
+        // The canary may bind them in batches and the running release one by one, or the other way round.
+        (bound_now.opened.is_bound(), bound_by_candidate.opened.is_bound(), "opened"),
+        (bound_now.closed.is_bound(), bound_by_candidate.closed.is_bound(), "closed"),
         (bound_now.touched, bound_by_candidate.touched, "touched"),
         (!bound_now.missed.is_empty(), !bound_by_candidate.missed.is_empty(), "missed"),
     ] {

@@ -7,6 +7,7 @@
 use hyper::header::{HeaderName, HeaderValue};
 use serde::de::IgnoredAny;
 
+use switchboard_contract::connection_batch::Opening;
 use switchboard_contract::frame::Reply;
 use switchboard_contract::http::Response;
 use switchboard_contract::types::{Problem, Push};
@@ -23,12 +24,14 @@ pub(super) fn settle_or_problem<T>(
 ) -> Result<(), String> {
     match answer {
         Ok(answer) => check(answer),
-        Err(problem) => {
-            cut(&mut problem.detail);
-            problem.field.iter_mut().for_each(cut);
-            self::problem(problem)
-        }
+        Err(problem) => settle_problem(problem),
     }
+}
+
+fn settle_problem(problem: &mut Problem) -> Result<(), String> {
+    cut(&mut problem.detail);
+    problem.field.iter_mut().for_each(cut);
+    self::problem(problem)
 }
 
 pub(super) fn cut(sentence: &mut String) {
@@ -41,6 +44,23 @@ pub(super) fn opened(pushes: &[Push]) -> Result<(), String> {
     let bytes = pushes.iter().map(|push| push.frame.len()).sum();
     bounded("bytes of pushes", bytes, limits::OPENED_BYTES_MAX)?;
     pushes.iter().try_for_each(push)
+}
+
+/// Checks the results of `connection-batch.open`, as [`settle_or_problem`] and [`opened`] do. The bound of
+/// the bytes is for all connections together.
+pub(super) fn openings(openings: &mut [Opening]) -> Result<(), String> {
+    let mut bytes = 0;
+    for opening in openings {
+        match opening {
+            Opening::Pushes(pushes) => {
+                opened(pushes)?;
+                bytes += pushes.iter().map(|push| push.frame.len()).sum::<usize>();
+            }
+            Opening::Failed(problem) => settle_problem(problem)?,
+            Opening::Alone => {}
+        }
+    }
+    bounded("bytes of pushes", bytes, limits::OPENED_BYTES_MAX)
 }
 
 pub(super) fn response(response: &Response) -> Result<(), String> {
@@ -103,7 +123,7 @@ fn shown(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::export::{Calls, Event, Frame, Http, Opened, Schedule};
+    use crate::export::{Calls, Event, Frame, Http, Opened, OpenedBatch, Schedule};
     use switchboard_contract::event::Verdict;
 
     fn answer(status: u16, headers: Vec<(String, String)>, body: usize) -> Result<(), String> {
@@ -160,6 +180,33 @@ mod tests {
         for text in texts {
             let bytes = text.unwrap().len();
             assert!((limits::REASON_BYTES_MAX..3 * limits::REASON_BYTES_MAX).contains(&bytes), "{bytes}");
+        }
+    }
+
+    #[test]
+    fn each_result_of_a_batch_is_checked_and_all_of_them_are_bounded() {
+        let frame = format!("{{\"a\":\"{}\"}}", "x".repeat(limits::FRAME_BYTES_MAX - 8));
+        let pushes = |count| Opening::Pushes(vec![Push { frame: frame.clone(), position: None }; count]);
+        let failed = |code: &str| {
+            let (code, detail) = (code.to_owned(), "é".repeat(limits::REASON_BYTES_MAX));
+            Opening::Failed(Problem { status: 503, code, detail, field: None, retry_after_ms: None })
+        };
+        let each = limits::OPENED_BYTES_MAX / limits::FRAME_BYTES_MAX / 2;
+        let mut fits = vec![pushes(each), Opening::Alone, failed("unavailable"), pushes(each)];
+        assert_eq!(OpenedBatch::settle(&mut fits), Ok(()));
+        let Opening::Failed(Problem { detail, .. }) = &fits[2] else { panic!() };
+        assert_eq!(detail.len(), limits::REASON_BYTES_MAX);
+        assert!(OpenedBatch::is_error(&fits) && !OpenedBatch::is_error(&vec![Opening::Alone]));
+        for (mut openings, rule) in [
+            (vec![pushes(each), pushes(each + 1)], "bytes of pushes"),
+            (vec![Opening::Alone, failed("Not Found")], "code `Not Found`"),
+            (
+                vec![Opening::Pushes(vec![Push { frame: "[]".to_owned(), position: None }])],
+                "not a JSON object",
+            ),
+        ] {
+            let broken = OpenedBatch::settle(&mut openings).unwrap_err();
+            assert!(broken.contains(rule), "{broken}");
         }
     }
 

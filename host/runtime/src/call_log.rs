@@ -27,6 +27,10 @@ pub enum Caller<'a> {
     /// A batch of events, by the id of its first event. An event that no release can handle is delivered
     /// repeatedly, in the end alone in its batch. All these calls count as one caller.
     Event(&'a str),
+    /// Several connections that opened or closed, in one call. All these calls count as one caller, because
+    /// one of the connections may make every release fail. Their repetitions one by one have the users as
+    /// callers.
+    Batch,
     /// The host: a schedule is due, or the call concerns several users (touched connections, missed pushes).
     /// Each such call counts as a caller of its own, and a random one of the two releases gets it.
     Host,
@@ -42,6 +46,7 @@ impl Caller<'_> {
             Self::User(id) => KEY.hash_one(("user", id)),
             Self::Anonymous => KEY.hash_one("anonymous"),
             Self::Event(id) => KEY.hash_one(("event", id)),
+            Self::Batch => KEY.hash_one("batch"),
             Self::Host => KEY.hash_one(("host", NEXT_OF_HOST.fetch_add(1, Ordering::Relaxed))),
         }
     }

@@ -11,7 +11,7 @@ use super::release::Exports;
 use super::trigger::Trigger;
 use crate::interfaces::CallState;
 use switchboard_contract::types::{Problem, Push};
-use switchboard_contract::{connection, event, frame, http, schedule};
+use switchboard_contract::{connection, connection_batch, event, frame, http, schedule};
 use switchboard_telemetry::spans;
 
 /// Statuses from here on are errors of the handler.
@@ -31,7 +31,8 @@ pub trait Calls: Send + Sync + 'static {
 
     const SPAN_KIND: spans::Kind = spans::Kind::Internal;
     /// Whether a long call continues on a background thread. Calls with events do not: there are few of them,
-    /// one for each consumer of this node, and deliveries to clients wait for them.
+    /// one for each consumer of this node, and deliveries to clients wait for them. Neither do calls for many
+    /// new connections: two for each release, and all these clients wait.
     const MAY_MOVE_TO_BACKGROUND: bool = true;
 
     /// Calls the export in a fresh instance.
@@ -65,7 +66,7 @@ pub trait Calls: Send + Sync + 'static {
 macro_rules! with_export {
     ($name:expr, $export:ident => $body:expr, $unknown:expr) => {
         with_export!(@arms $name, $export, $body, $unknown,
-            Http Frame Opened Closed Touched Missed Schedule Event)
+            Http Frame Opened OpenedBatch Closed ClosedBatch Touched Missed Schedule Event)
     };
     (@arms $name:expr, $export:ident, $body:expr, $unknown:expr, $($known:ident)*) => {
         match $name {
@@ -237,6 +238,98 @@ impl Calls for Closed {
     }
 }
 
+/// Connections have opened: one call for all of them.
+pub enum OpenedBatch {}
+
+/// The arguments of `connection-batch.open`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Openings {
+    pub node: String,
+    pub opened: Vec<connection_batch::Opened>,
+}
+
+impl Export for OpenedBatch {
+    const TRIGGER: Trigger = Trigger::OpenedBatch;
+}
+
+impl Calls for OpenedBatch {
+    type Input = Openings;
+    type Output = Vec<connection_batch::Opening>;
+
+    const MAY_MOVE_TO_BACKGROUND: bool = false;
+
+    async fn call(
+        store: &mut Store<CallState>,
+        exports: &Exports,
+        Openings { node, opened }: &Openings,
+    ) -> wasmtime::Result<Self::Output> {
+        let guest = instance!(store, exports, connection_batch);
+        guest.switchboard_host_connection_batch().call_open(store, node, opened).await
+    }
+
+    fn settle(openings: &mut Self::Output) -> Result<(), String> {
+        answer::openings(openings)
+    }
+
+    fn is_error(openings: &Self::Output) -> bool {
+        let failed = |opening: &_| match opening {
+            connection_batch::Opening::Failed(problem) => is_error(problem),
+            connection_batch::Opening::Pushes(_) | connection_batch::Opening::Alone => false,
+        };
+        openings.iter().any(failed)
+    }
+
+    fn caller(input: &Openings) -> Caller<'_> {
+        match &input.opened[..] {
+            [one] => Caller::User(&one.caller.user_id),
+            _ => Caller::Batch,
+        }
+    }
+}
+
+/// Connections have closed: one call for all of them.
+pub enum ClosedBatch {}
+
+/// The arguments of `connection-batch.close`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Closings {
+    pub node: String,
+    pub closed: Vec<connection_batch::Closed>,
+}
+
+impl Export for ClosedBatch {
+    const TRIGGER: Trigger = Trigger::ClosedBatch;
+}
+
+impl Calls for ClosedBatch {
+    type Input = Closings;
+    type Output = ();
+
+    async fn call(
+        store: &mut Store<CallState>,
+        exports: &Exports,
+        Closings { node, closed }: &Closings,
+    ) -> wasmtime::Result<()> {
+        let guest = instance!(store, exports, connection_batch);
+        guest.switchboard_host_connection_batch().call_close(store, node, closed).await
+    }
+
+    fn settle((): &mut ()) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn is_error((): &()) -> bool {
+        false
+    }
+
+    fn caller(input: &Closings) -> Caller<'_> {
+        match &input.closed[..] {
+            [one] => Caller::User(&one.user_id),
+            _ => Caller::Batch,
+        }
+    }
+}
+
 /// Connections have sent frames since the last report.
 pub enum Touched {}
 
@@ -395,5 +488,24 @@ mod tests {
         };
         assert_eq!(Closed::caller(&closed("first")), Caller::User("ana"));
         assert_eq!(Closed::caller(&closed("second")), Caller::User("ana"));
+    }
+
+    /// A user whose connections fail must count once, also when many others are in the same batches. The
+    /// calls that repeat a failed batch one by one have the users as callers.
+    #[test]
+    fn all_batches_of_several_connections_are_one_caller() {
+        let closings = |users: &[&str]| Closings {
+            node: "n".to_owned(),
+            closed: users
+                .iter()
+                .map(|user| connection_batch::Closed {
+                    connection: "c".to_owned(),
+                    user_id: (*user).to_owned(),
+                    code: 1000,
+                })
+                .collect(),
+        };
+        assert_eq!(ClosedBatch::caller(&closings(&["ana"])), Caller::User("ana"));
+        assert_eq!(ClosedBatch::caller(&closings(&["ana", "bo"])), Caller::Batch);
     }
 }

@@ -113,6 +113,9 @@ pub(super) async fn warm(store: &mut Store<CallState>, exports: &Exports) -> was
     if let Some(pre) = &exports.connection {
         pre.instantiate_async(&mut *store).await?;
     }
+    if let Some(pre) = &exports.connection_batch {
+        pre.instantiate_async(&mut *store).await?;
+    }
     if let Some(pre) = &exports.schedule {
         pre.instantiate_async(&mut *store).await?;
     }
@@ -133,7 +136,7 @@ pub(super) fn log_failure(
 ) {
     let user = match caller {
         Caller::User(user) => Some(user),
-        Caller::Anonymous | Caller::Event(_) | Caller::Host => None,
+        Caller::Anonymous | Caller::Event(_) | Caller::Batch | Caller::Host => None,
     };
     let mut last = String::new();
     for digest in state.middleware.last() {

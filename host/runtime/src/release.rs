@@ -18,11 +18,12 @@ use super::stats::ReleaseStats;
 use crate::interfaces::call::HostCallStats;
 use crate::interfaces::{CallState, Terms};
 use switchboard_contract::{
-    ConnectionHandlerPre, EventHandlerPre, FrameHandlerPre, HttpHandlerPre, ScheduleHandlerPre,
+    ConnectionBatchHandlerPre, ConnectionHandlerPre, EventHandlerPre, FrameHandlerPre, HttpHandlerPre,
+    ScheduleHandlerPre,
 };
 use switchboard_core::ids::Digest;
 use switchboard_core::limits;
-use switchboard_core::manifest::{Bindings, ConnectionBinding, Grants, Manifest};
+use switchboard_core::manifest::{Bindings, Grants, Manifest};
 use switchboard_core::quota::Claim;
 use switchboard_recording::Secrets;
 use switchboard_redis::Script;
@@ -50,6 +51,7 @@ pub struct Exports {
     pub http: Option<HttpHandlerPre<CallState>>,
     pub frame: Option<FrameHandlerPre<CallState>>,
     pub connection: Option<ConnectionHandlerPre<CallState>>,
+    pub connection_batch: Option<ConnectionBatchHandlerPre<CallState>>,
     pub schedule: Option<ScheduleHandlerPre<CallState>>,
     pub event: Option<EventHandlerPre<CallState>>,
 }
@@ -165,9 +167,13 @@ impl Exports {
             ty.exports(&env.engine).map(|(name, _)| unversioned(name).to_owned()).collect();
         let bound = |interface: &str, is_bound: bool| {
             let name = format!("{CONTRACT}{interface}");
+            let binding = match interface {
+                "connection-batch" => "on.connection` with `\"batch\"".to_owned(),
+                interface => format!("on.{interface}"),
+            };
             match (is_bound, exported.contains(&name)) {
                 (true, false) => Err(Error::of_release(format!(
-                    "the manifest binds `on.{interface}`, but the component does not export `{name}`{}",
+                    "the manifest binds `{binding}`, but the component does not export `{name}`{}",
                     if exported.is_empty() {
                         String::new()
                     } else {
@@ -175,7 +181,7 @@ impl Exports {
                     }
                 ))),
                 (false, true) => Err(Error::of_release(format!(
-                    "the component exports `{name}`, but the manifest binds nothing in `on.{interface}`"
+                    "the component exports `{name}`, but the manifest binds nothing in `{binding}`"
                 ))),
                 (is_bound, _) => Ok(is_bound),
             }
@@ -190,9 +196,15 @@ impl Exports {
             frame: bound("frame", !on.frame.is_empty())?
                 .then(|| FrameHandlerPre::new(linked.clone()).map_err(|error| wrong("frame", error)))
                 .transpose()?,
-            connection: bound("connection", on.connection != ConnectionBinding::default())?
+            connection: bound("connection", on.connection.binds_single())?
                 .then(|| {
                     ConnectionHandlerPre::new(linked.clone()).map_err(|error| wrong("connection", error))
+                })
+                .transpose()?,
+            connection_batch: bound("connection-batch", on.connection.binds_batches())?
+                .then(|| {
+                    ConnectionBatchHandlerPre::new(linked.clone())
+                        .map_err(|error| wrong("connection-batch", error))
                 })
                 .transpose()?,
             schedule: bound("schedule", !on.schedule.is_empty())?

@@ -6,7 +6,9 @@ pub enum Trigger {
     Http,
     Frame,
     Opened,
+    OpenedBatch,
     Closed,
+    ClosedBatch,
     Touched,
     Missed,
     Schedule,
@@ -14,11 +16,13 @@ pub enum Trigger {
 }
 
 impl Trigger {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Http,
         Self::Frame,
         Self::Opened,
+        Self::OpenedBatch,
         Self::Closed,
+        Self::ClosedBatch,
         Self::Touched,
         Self::Missed,
         Self::Schedule,
@@ -30,7 +34,9 @@ impl Trigger {
             Self::Http => "http",
             Self::Frame => "frame",
             Self::Opened => "opened",
+            Self::OpenedBatch => "opened-batch",
             Self::Closed => "closed",
+            Self::ClosedBatch => "closed-batch",
             Self::Touched => "touched",
             Self::Missed => "missed",
             Self::Schedule => "schedule",

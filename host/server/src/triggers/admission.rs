@@ -1,9 +1,8 @@
-//! The bound of the calls about connections that run at the same time.
-
-use std::time::Duration;
+//! The bound of the calls for one connection each that run at the same time. `batches` bounds the calls for
+//! many connections.
 
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use switchboard_core::limits;
 
@@ -22,22 +21,24 @@ impl Default for Admission {
     }
 }
 
-/// Waits for an admission slot, at most `wait`: a handler that hangs can hold all of them.
-pub(super) async fn admit(slots: &Semaphore, wait: Duration) -> Option<SemaphorePermit<'_>> {
-    timeout(wait, slots.acquire()).await.ok()?.ok()
+/// Waits for an admission slot, at most until this time: a handler that hangs can hold all of them.
+pub(super) async fn admit(slots: &Semaphore, until: Instant) -> Option<SemaphorePermit<'_>> {
+    timeout_at(until, slots.acquire()).await.ok()?.ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[tokio::test]
     async fn the_wait_for_an_admission_slot_is_bounded() {
-        const SHORT: Duration = Duration::from_millis(20);
+        let soon = || Instant::now() + Duration::from_millis(20);
         let slots = Semaphore::new(1);
-        let held = admit(&slots, SHORT).await.expect("a slot");
-        assert!(admit(&slots, SHORT).await.is_none());
+        let held = admit(&slots, soon()).await.expect("a slot");
+        assert!(admit(&slots, soon()).await.is_none());
         drop(held);
-        assert!(admit(&slots, SHORT).await.is_some());
+        assert!(admit(&slots, soon()).await.is_some());
     }
 }

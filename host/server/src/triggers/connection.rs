@@ -2,24 +2,64 @@
 //! for the pushes that subscribers missed.
 
 use std::sync::Arc;
-use std::time::Instant;
 
+use tokio::sync::SemaphorePermit;
 use tokio::task::JoinSet;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::admission::admit;
+use super::batches::{Batches, Outcome};
 use super::state::Triggers;
 use switchboard_contract::connection::{Closed, Opened, Page};
+use switchboard_contract::connection_batch::{self, Opening};
 use switchboard_contract::types::Push;
 use switchboard_core::ids::{ConnectionId, RequestId};
 use switchboard_core::limits;
+use switchboard_core::manifest::Lifecycle;
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_fanout::Missing;
 use switchboard_runtime::{Call, Export, Failure, Kind, LoadedRelease, export};
 
+/// The connections of one batch are pinned to the same release, and this is its key. Two loads of the same
+/// release with different settings are two releases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct ReleaseKey(usize);
+
+impl ReleaseKey {
+    /// The key is valid while somebody holds the release, as every connection of a queue does.
+    fn of(release: &Arc<LoadedRelease>) -> Self {
+        Self(Arc::as_ptr(release).addr())
+    }
+}
+
+/// The batches of opened connections. The result is `None` if the handler was not called, or failed, for this
+/// connection alone.
+pub(super) type OpenedBatches = Batches<ReleaseKey, connection_batch::Opened, Option<Opening>>;
+/// The batches of closed connections.
+pub(super) type ClosedBatches = Batches<ReleaseKey, connection_batch::Closed, ()>;
+
+/// A connection with the release that one handler answers it with.
+struct Pinned<'a> {
+    release: &'a Arc<LoadedRelease>,
+    connection: ConnectionId,
+    request: &'a RequestId,
+}
+
+impl Pinned<'_> {
+    fn call(&self) -> Call {
+        Call { request: Some(self.request.clone()), ..Call::new(Some(self.connection)) }
+    }
+
+    /// The call of a batch. It belongs to no single request.
+    fn batch_call(&self, count: usize) -> Call {
+        if count == 1 { self.call() } else { Call::new(None) }
+    }
+}
+
 impl Triggers {
-    /// A handler that fails adds no pushes. This waits for an admission slot up to [`limits::OPENING_WAIT`]:
-    /// when many clients connect at once, their handlers must not use all call slots.
+    /// A handler that fails adds no pushes. The waits of a connection for its turns are bounded by
+    /// [`limits::OPENING_WAIT`]: when many clients connect at once, their handlers must not use all call
+    /// slots.
     pub(super) async fn call_open_handlers(
         &self,
         connection: ConnectionId,
@@ -28,27 +68,29 @@ impl Triggers {
     ) -> Vec<Push> {
         let mut pushes = Vec::new();
         let opened = Arc::new(opened);
-        let Some(_permit) = admit(&self.admission.openings, limits::OPENING_WAIT).await else {
-            tracing::warn!(
-                request_id = %request,
-                connection.id = %opened.connection,
-                "connection handlers skipped: no admission slot within {} s",
-                limits::OPENING_WAIT.as_secs()
-            );
-            return pushes;
-        };
+        let until = Instant::now() + limits::OPENING_WAIT;
         for entry in self.registry.current().opened() {
-            let release = Arc::clone(entry.pick(&opened.caller.user_id));
-            let call = Call { request: Some(request.clone()), ..Call::new(Some(connection)) };
-            let call_id = call.id.clone();
-            match self.call_with_retries::<export::Opened>(&release, call, opened.clone()).await {
-                Some(Ok(more)) => pushes.extend(more),
-                Some(Err(problem)) => tracing::warn!(
+            let release = &Arc::clone(entry.pick(&opened.caller.user_id));
+            let pinned = Pinned { release, connection, request: &request };
+            let opening = match release.manifest.on.connection.opened {
+                Lifecycle::Unbound => continue,
+                Lifecycle::Single => self.open_single(&pinned, &opened, until).await,
+                Lifecycle::Batch => self.open_in_batch(&pinned, &opened, until).await,
+            };
+            match opening {
+                Some(Opening::Pushes(more)) => pushes.extend(more),
+                Some(Opening::Failed(problem)) => tracing::warn!(
                     handler.name = %entry.name,
-                    call = %call_id,
                     request_id = %request,
+                    connection.id = %connection,
                     code = %problem.code,
                     "handler refused `open`; the connection opens without its pushes",
+                ),
+                Some(Opening::Alone) => tracing::warn!(
+                    handler.name = %entry.name,
+                    request_id = %request,
+                    connection.id = %connection,
+                    "handler returned `alone` for a connection that was alone; it opens without its pushes",
                 ),
                 None => {}
             }
@@ -56,8 +98,75 @@ impl Triggers {
         pushes
     }
 
-    /// This waits for an admission slot: when many connections close at once, their handlers are not all
-    /// called at once.
+    async fn open_single(
+        &self,
+        pinned: &Pinned<'_>,
+        opened: &Arc<Opened>,
+        until: Instant,
+    ) -> Option<Opening> {
+        let _permit = self.admit_opening(pinned, until).await?;
+        let opened = opened.clone();
+        let result = self.call_with_retries::<export::Opened>(pinned.release, pinned.call(), opened).await;
+        Some(result.ok()?.map_or_else(Opening::Failed, Opening::Pushes))
+    }
+
+    /// A connection whose batch failed, or which the handler wants alone, gets a call of its own.
+    async fn open_in_batch(&self, pinned: &Pinned<'_>, opened: &Opened, until: Instant) -> Option<Opening> {
+        let input = connection_batch::Opened {
+            connection: opened.connection.clone(),
+            caller: opened.caller.clone(),
+            user_agent: opened.user_agent.clone(),
+            remote: opened.remote.clone(),
+        };
+        let key = ReleaseKey::of(pinned.release);
+        let batch = |opened: Vec<_>| self.call_opened(pinned, pinned.batch_call(opened.len()), opened);
+        match self.opened_batches.join(key, input.clone(), Some(until), batch).await {
+            Outcome::Result(Some(Opening::Alone)) | Outcome::Failed => {}
+            Outcome::Result(opening) => return opening,
+            Outcome::NoTurn => {
+                log_no_turn(pinned);
+                return None;
+            }
+        }
+        let _permit = self.admit_opening(pinned, until).await?;
+        self.call_opened(pinned, pinned.call(), vec![input]).await?.pop()?
+    }
+
+    /// Returns one result for each connection. `None`: the call failed, and the connections need calls of
+    /// their own.
+    async fn call_opened(
+        &self,
+        pinned: &Pinned<'_>,
+        call: Call,
+        opened: Vec<connection_batch::Opened>,
+    ) -> Option<Vec<Option<Opening>>> {
+        let (count, node) = (opened.len(), self.node.to_string());
+        let input = Arc::new(export::Openings { node, opened });
+        match self.call_with_retries::<export::OpenedBatch>(pinned.release, call, input).await {
+            Ok(openings) if openings.len() == count => Some(openings.into_iter().map(Some).collect()),
+            Ok(openings) => {
+                tracing::warn!(
+                    handler.name = pinned.release.name(),
+                    "handler returned {} results for {count} opened connections; none of them is used",
+                    openings.len(),
+                );
+                nothing_more(Kind::Answer, count, None, pinned)
+            }
+            Err(kind) => nothing_more(kind, count, None, pinned),
+        }
+    }
+
+    /// Waits for an admission slot of a call for one connection. `None` after `until`.
+    async fn admit_opening(&self, pinned: &Pinned<'_>, until: Instant) -> Option<SemaphorePermit<'_>> {
+        let permit = admit(&self.admission.openings, until).await;
+        if permit.is_none() {
+            log_no_turn(pinned);
+        }
+        permit
+    }
+
+    /// Closings wait for their turn, in batches or one by one: when many connections close at once, their
+    /// handlers are not all called at once.
     pub(super) async fn call_close_handlers(
         &self,
         connection: ConnectionId,
@@ -66,36 +175,96 @@ impl Triggers {
     ) {
         self.touches.forget(connection);
         let closed = Arc::new(closed);
-        let Ok(_permit) = self.admission.closings.acquire().await else { return };
         for entry in self.registry.current().closed() {
-            let release = Arc::clone(entry.pick(&closed.user_id));
-            let call = Call { request: Some(request.clone()), ..Call::new(None) };
-            self.call_with_retries::<export::Closed>(&release, call, closed.clone()).await;
+            let release = &Arc::clone(entry.pick(&closed.user_id));
+            let pinned = Pinned { release, connection, request: &request };
+            match release.manifest.on.connection.closed {
+                Lifecycle::Unbound => {}
+                Lifecycle::Single => {
+                    let Ok(_permit) = self.admission.closings.acquire().await else { return };
+                    let call = Call { connection: None, ..pinned.call() };
+                    let _ = self.call_with_retries::<export::Closed>(release, call, closed.clone()).await;
+                }
+                Lifecycle::Batch => self.close_in_batch(&pinned, &closed).await,
+            }
+        }
+    }
+
+    async fn close_in_batch(&self, pinned: &Pinned<'_>, closed: &Closed) {
+        let input = connection_batch::Closed {
+            connection: closed.connection.clone(),
+            user_id: closed.user_id.clone(),
+            code: closed.code,
+        };
+        let key = ReleaseKey::of(pinned.release);
+        let batch = |closed: Vec<_>| self.call_closed(pinned, pinned.batch_call(closed.len()), closed);
+        if self.closed_batches.join(key, input.clone(), None, batch).await == Outcome::Failed
+            && let Ok(_permit) = self.admission.closings.acquire().await
+        {
+            self.call_closed(pinned, pinned.call(), vec![input]).await;
+        }
+    }
+
+    /// `None`: the call failed, and the connections need calls of their own.
+    async fn call_closed(
+        &self,
+        pinned: &Pinned<'_>,
+        call: Call,
+        closed: Vec<connection_batch::Closed>,
+    ) -> Option<Vec<()>> {
+        let (count, node) = (closed.len(), self.node.to_string());
+        let (call, input) = (Call { connection: None, ..call }, export::Closings { node, closed });
+        match self.call_with_retries::<export::ClosedBatch>(pinned.release, call, Arc::new(input)).await {
+            Ok(()) => Some(vec![(); count]),
+            Err(kind) => nothing_more(kind, count, (), pinned),
         }
     }
 
     /// Calls an export. A call that found no slot had no effect, and no client repeats it, so this tries
-    /// again after each wait of [`limits::SLOT_RETRIES_AFTER`]. Returns `None` for a failure, which the
-    /// runtime has logged.
+    /// again after each wait of [`limits::SLOT_RETRIES_AFTER`]. An error is the kind of the failure, which
+    /// the runtime has logged.
     async fn call_with_retries<E: Export>(
         &self,
         release: &Arc<LoadedRelease>,
         call: Call,
         input: Arc<E::Input>,
-    ) -> Option<E::Output> {
+    ) -> Result<E::Output, Kind> {
         let mut waits = limits::SLOT_RETRIES_AFTER.iter();
         loop {
             let again =
                 Call { id: call.id.clone(), request: call.request.clone(), ..Call::new(call.connection) };
             match self.runtime.call::<E>(release, again, input.clone()).await {
-                Ok(output) => return Some(output),
+                Ok(output) => return Ok(output),
                 Err(Failure { kind: Kind::Busy, .. }) if waits.len() > 0 => {
                     tokio::time::sleep(waits.next().copied().unwrap_or_default()).await;
                 }
-                Err(_) => return None,
+                Err(failure) => return Err(failure.kind),
             }
         }
     }
+}
+
+/// The results of a failed call if calls for its connections alone would not help: it was for one connection,
+/// or it found no slot after all its retries.
+fn nothing_more<T: Clone>(kind: Kind, count: usize, result: T, pinned: &Pinned<'_>) -> Option<Vec<T>> {
+    if count == 1 || kind == Kind::Busy {
+        return Some(vec![result; count]);
+    }
+    tracing::warn!(
+        handler.name = pinned.release.name(),
+        "a call for {count} connections failed; the handler is called for each of them alone",
+    );
+    None
+}
+
+fn log_no_turn(pinned: &Pinned<'_>) {
+    tracing::warn!(
+        handler.name = pinned.release.name(),
+        request_id = %pinned.request,
+        connection.id = %pinned.connection,
+        "connection handler skipped: no admission slot within {} s",
+        limits::OPENING_WAIT.as_secs()
+    );
 }
 
 /// Reports the touched connections to their handlers, until the process ends.
@@ -112,13 +281,13 @@ pub(super) async fn report_touches(triggers: Arc<Triggers>, mut guard: ShutdownG
                 triggers.touches.add_unreported(&triggers.hub.connections());
             }
         }
-        let touches = triggers.touches.take(Instant::now());
+        let touches = triggers.touches.take(Instant::now().into_std());
         for part in touches.chunks(limits::TOUCHES_MAX) {
             for entry in triggers.registry.current().touched() {
                 let call = Call::new(None);
                 let release = Arc::clone(entry.pick(&call.id));
                 let input = export::Touches { node: triggers.node.to_string(), touches: part.to_vec() };
-                triggers.call_with_retries::<export::Touched>(&release, call, input.into()).await;
+                let _ = triggers.call_with_retries::<export::Touched>(&release, call, input.into()).await;
             }
         }
     }

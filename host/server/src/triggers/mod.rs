@@ -3,6 +3,7 @@
 //! join the two. They implement what the listeners ask for (`crate::calls`).
 
 mod admission;
+mod batches;
 mod connection;
 mod epochs;
 mod event;

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::admission::Admission;
+use super::connection::{ClosedBatches, OpenedBatches};
 use super::event::progress::Progress;
 use super::touches::Touches;
 use switchboard_core::ids::NodeId;
@@ -32,6 +33,8 @@ pub struct Triggers {
     pub(super) epochs: watch::Sender<Option<Epoch>>,
     pub(super) touches: Touches,
     pub(super) admission: Admission,
+    pub(super) opened_batches: OpenedBatches,
+    pub(super) closed_batches: ClosedBatches,
     pub(super) progress: Progress,
 }
 
@@ -57,6 +60,8 @@ impl Triggers {
             epochs: watch::Sender::new(None),
             touches: Touches::default(),
             admission: Admission::default(),
+            opened_batches: OpenedBatches::default(),
+            closed_batches: ClosedBatches::default(),
             progress: Progress::default(),
         })
     }
