@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::{keys, outbox};
 use sdk::postgres::{self, Collected};
-use sdk::redis::{self, Error, Reply};
+use sdk::redis::{self, Error, Reply, ScriptRun};
 use sdk::{Id, Problem, clock, config, log, params, time, wake};
 
 const ANNOUNCE: &str = include_str!("presence/announce.sql");
@@ -59,6 +59,22 @@ pub fn run(operation: &str, partition: u64, args: &[&str]) -> Result<Reply, Erro
     let head = [operation, &now, &idle];
     let args: Vec<&str> = head.iter().chain(args).copied().collect();
     redis::script("presence", &[&keys::presence_set(partition, "due")], &args)
+}
+
+/// Runs one operation for each element of `runs`: a partition and the arguments. Returns one reply for each,
+/// in order. It takes one round trip for all of them.
+pub fn run_all(operation: &str, runs: &[(u64, Vec<&str>)]) -> Result<Vec<Reply>, Error> {
+    if let [(partition, args)] = runs {
+        return Ok(vec![run(operation, *partition, args)?]);
+    }
+    let (now, idle) = (clock::now_ms().to_string(), config::number("idle_ms", 300_000).to_string());
+    let head = [operation, &now, &idle];
+    let run = |(partition, args): &(u64, Vec<&str>)| ScriptRun {
+        keys: vec![keys::presence_set(*partition, "due")],
+        args: head.iter().chain(args).map(|arg| (*arg).to_owned()).collect(),
+    };
+    let runs: Vec<ScriptRun> = runs.iter().map(run).collect();
+    redis::scripts("presence", &runs)
 }
 
 /// The changes in a reply of the script that are to be announced.
@@ -137,25 +153,30 @@ sdk::rows! {
 fn settle(changes: &[Change], stored: &[Stored]) {
     let known: BTreeMap<&str, u64> =
         stored.iter().filter_map(|row| Some((row.user_id.as_str(), row.version?))).collect();
-    let mut partitions = BTreeMap::<u64, Vec<&Change>>::new();
-    for change in changes {
-        partitions.entry(keys::partition(&change.user)).or_default().push(change);
+    let versions: Vec<[String; 2]> = changes
+        .iter()
+        .map(|change| {
+            let known = known.get(change.user.as_str()).copied().unwrap_or(change.version);
+            [change.version, known].map(|version| version.to_string())
+        })
+        .collect();
+    let mut partitions = BTreeMap::<u64, Vec<&str>>::new();
+    for (change, [version, known]) in changes.iter().zip(&versions) {
+        let args = partitions.entry(keys::partition(&change.user)).or_default();
+        args.extend([&*change.user, &*change.status, version, known]);
     }
-    for (partition, changes) in partitions {
-        let versions: Vec<[String; 2]> = changes
-            .iter()
-            .map(|change| {
-                let known = known.get(change.user.as_str()).copied().unwrap_or(change.version);
-                [change.version, known].map(|version| version.to_string())
+    let runs: Vec<_> = partitions.into_iter().collect();
+    let failed = run_all("settle", &runs).map_or_else(
+        |error| Some(redis::describe(&error)),
+        |replies| {
+            replies.into_iter().find_map(|reply| match reply {
+                Reply::Failed(why) => Some(why),
+                _ => None,
             })
-            .collect();
-        let mut args = Vec::with_capacity(4 * changes.len());
-        for (change, [version, known]) in changes.iter().zip(&versions) {
-            args.extend([&*change.user, &*change.status, version, known]);
-        }
-        if let Err(error) = run("settle", partition, &args) {
-            log::warn("told, and not noted so", &[("why", &redis::describe(&error))]);
-        }
+        },
+    );
+    if let Some(why) = failed {
+        log::warn("told, and not noted so", &[("why", &why)]);
     }
 }
 

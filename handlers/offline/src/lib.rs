@@ -8,9 +8,9 @@ use chat::{keys, marks};
 use std::collections::BTreeMap;
 
 use rules::{Delivery, Message, Waiting};
-use sdk::connection::{self, Opened};
+use sdk::connection_batch::{self, Opened, Opening};
 use sdk::postgres::{self, Collected};
-use sdk::redis::{self, Error, Pipeline, Reply};
+use sdk::redis::{self, Pipeline, Reply};
 use sdk::{Id, Problem, Push, clock, frame, log, params, time};
 use serde_json::json;
 
@@ -18,39 +18,64 @@ const WAITING: &str = include_str!("sql/waiting.sql");
 const PAGE: &str = include_str!("sql/page.sql");
 
 struct Offline;
-connection::export!(Offline);
+connection_batch::export!(Offline);
 
 sdk::rows! {
     struct Found { since: String, waiting: String }
+    struct Place { n: u64 }
     struct Row { conversation_id: Id, seq: u64, frame: String }
 }
 
-impl connection::Handler for Offline {
-    fn open(opened: Opened) -> Result<Vec<Push>, Problem> {
-        let gone_ms = match absence(&opened) {
-            Ok(Absence::None) => return Ok(Vec::new()),
-            Ok(Absence::Since(gone_ms)) => gone_ms,
-            // Without the time, the client may get messages again. It recognises them by their seq.
-            Err(error) => {
-                log::warn("not known how long somebody was away", &[("why", &redis::describe(&error))]);
-                None
-            }
-        };
-        let user = &opened.caller.user_id;
-        let Some(Missed { since, waiting }) = missed(user, gone_ms)? else { return Ok(Vec::new()) };
-        let messages = page(user, &waiting, &since)?;
-        let heads = waiting.iter().map(|(id, waiting)| (*id, waiting.head)).collect();
-        let Delivery { frames, delivered, resync } = rules::delivery(&heads, messages);
-        // A failed mark does not keep the messages from being sent.
-        if let Err(problem) = marks::deliver(user, &delivered) {
-            log::warn("sent and not marked delivered", &[("why", &problem.code)]);
+impl connection_batch::Handler for Offline {
+    /// Most users missed nothing, and one call finds that out for all connections of a batch. A connection
+    /// whose user missed messages gets a call of its own, because these messages can be large.
+    fn open(_: String, opened: Vec<Opened>) -> Vec<Opening> {
+        match &opened[..] {
+            [one] => vec![deliver(one).map_or_else(Opening::Failed, Opening::Pushes)],
+            many => find(many),
         }
-        let resync = (!resync.is_empty())
-            .then(|| frame::push("resync", &json!({ "conversation_ids": resync }).to_string()));
-        Ok(frames.into_iter().chain(resync).map(|frame| Push { frame, position: None }).collect())
     }
 }
 
+/// Sends a connection what its user missed.
+fn deliver(opened: &Opened) -> Result<Vec<Push>, Problem> {
+    let absences = absences(std::slice::from_ref(opened));
+    let Some(Absence::Since(gone_ms)) = absences.first() else { return Ok(Vec::new()) };
+    let user = &opened.caller.user_id;
+    let Some(Missed { since, waiting }) = missed(user, *gone_ms)? else { return Ok(Vec::new()) };
+    let messages = page(user, &waiting, &since)?;
+    let heads = waiting.iter().map(|(id, waiting)| (*id, waiting.head)).collect();
+    let Delivery { frames, delivered, resync } = rules::delivery(&heads, messages);
+    // A failed mark does not keep the messages from being sent.
+    if let Err(problem) = marks::deliver(user, &delivered) {
+        log::warn("sent and not marked delivered", &[("why", &problem.code)]);
+    }
+    let resync = (!resync.is_empty())
+        .then(|| frame::push("resync", &json!({ "conversation_ids": resync }).to_string()));
+    Ok(frames.into_iter().chain(resync).map(|frame| Push { frame, position: None }).collect())
+}
+
+/// Finds the connections whose users missed messages. They are to be called alone.
+fn find(opened: &[Opened]) -> Vec<Opening> {
+    let away: Vec<(usize, Option<u64>)> = absences(opened)
+        .iter()
+        .enumerate()
+        .filter_map(|(place, absence)| match absence {
+            Absence::None => None,
+            Absence::Since(gone_ms) => Some((place, *gone_ms)),
+        })
+        .collect();
+    let mut openings: Vec<Opening> = opened.iter().map(|_| Opening::Pushes(Vec::new())).collect();
+    match missed_of_many(opened, &away) {
+        Ok(places) => places.into_iter().for_each(|place| openings[place] = Opening::Alone),
+        Err(problem) => {
+            away.iter().for_each(|(place, _)| openings[*place] = Opening::Failed(problem.clone()));
+        }
+    }
+    openings
+}
+
+#[derive(Clone, Copy)]
 enum Absence {
     /// The user has another connection.
     None,
@@ -58,17 +83,26 @@ enum Absence {
     Since(Option<u64>),
 }
 
-fn absence(opened: &Opened) -> Result<Absence, Error> {
-    let user = &opened.caller.user_id;
+/// The absence of each connection's user, in one round trip.
+fn absences(opened: &[Opened]) -> Vec<Absence> {
     let mut pipeline = Pipeline::new();
-    pipeline.push(&["HKEYS", &keys::leases(user)]);
-    pipeline.push(&["HGET", &keys::presence(user), "gone"]);
-    let replies = pipeline.run()?;
-    let [leases, gone] = &replies[..] else { return Ok(Absence::Since(None)) };
-    if leases.texts().any(|connection| connection != opened.connection) {
-        return Ok(Absence::None);
+    for user in opened.iter().map(|opened| &opened.caller.user_id) {
+        pipeline.push(&["HKEYS", &keys::leases(user)]);
+        pipeline.push(&["HGET", &keys::presence(user), "gone"]);
     }
-    Ok(Absence::Since(Reply::integer(gone).and_then(|ms| u64::try_from(ms).ok())))
+    let replies = pipeline.run().unwrap_or_else(|error| {
+        // Without the time, a client may get messages again. It recognises them by their seq.
+        log::warn("not known how long somebody was away", &[("why", &redis::describe(&error))]);
+        Vec::new()
+    });
+    let absence = |(place, opened): (usize, &Opened)| match replies.get(2 * place..2 * place + 2) {
+        Some([leases, _]) if leases.texts().any(|connection| connection != opened.connection) => {
+            Absence::None
+        }
+        Some([_, gone]) => Absence::Since(Reply::integer(gone).and_then(|ms| u64::try_from(ms).ok())),
+        _ => Absence::Since(None),
+    };
+    opened.iter().enumerate().map(absence).collect()
 }
 
 /// The conversations with missed messages, and the smallest id of the absence.
@@ -92,6 +126,28 @@ fn missed(user: &str, gone_ms: Option<u64>) -> Result<Option<Missed>, Problem> {
     let by_id = |waiting: Waiting| Some((Id::parse(&waiting.conversation_id)?, waiting));
     let waiting: BTreeMap<Id, Waiting> = waiting.into_iter().filter_map(by_id).collect();
     Ok((!waiting.is_empty()).then_some(Missed { since: found.since, waiting }))
+}
+
+/// Returns the places of the connections whose users missed messages. `away` has the places of those who were
+/// away, each with the time since then.
+fn missed_of_many(opened: &[Opened], away: &[(usize, Option<u64>)]) -> Result<Vec<usize>, Problem> {
+    if away.is_empty() {
+        return Ok(Vec::new());
+    }
+    let month = Id::floor(time::month_start(clock::now_ms()));
+    let users: Vec<String> = away.iter().map(|(place, _)| opened[*place].caller.user_id.clone()).collect();
+    // Only the places, because what waits for 64 users can be more than an answer may have.
+    let rows = postgres::query(
+        &format!("select n from ({WAITING}) as found where waiting::text <> '[]' order by n"),
+        &params![
+            away.iter().map(|(place, _)| *place as i64).collect::<Vec<_>>(),
+            users,
+            postgres::array_with_nulls(away.iter().map(|(_, gone_ms)| *gone_ms)),
+            vec![month; away.len()].as_slice(),
+        ],
+    )?;
+    let places = rows.all::<Place>()?.into_iter().filter_map(|place| usize::try_from(place.n).ok());
+    Ok(places.filter(|place| *place < opened.len()).collect())
 }
 
 fn page(user: &str, waiting: &BTreeMap<Id, Waiting>, since: &str) -> Result<Vec<Message>, Problem> {

@@ -5,7 +5,8 @@ use chat::keys;
 use std::collections::{BTreeMap, BTreeSet};
 
 use chat::presence::{self, Change};
-use sdk::connection::{Closed, Opened, Touch};
+use sdk::connection::Touch;
+use sdk::connection_batch::{Closed, Opened};
 use sdk::redis::{self, Error, Pipeline, Reply};
 use sdk::{Id, clock, config, log};
 
@@ -26,56 +27,81 @@ pub(crate) struct Opening {
     pub unlisted: bool,
 }
 
-/// Writes the lease of a new connection.
-pub(crate) fn open(opened: &Opened) -> Result<Opening, Error> {
-    let (user, now) = (&opened.caller.user_id, clock::now_ms());
-    let agent = opened.user_agent.as_deref().unwrap_or("-");
-    let reply = presence::run(
-        "open",
-        keys::partition(user),
-        &[
-            &opened.connection,
-            &opened.node,
-            user,
-            sdk::text::cut(agent, USER_AGENT_CHARS_MAX),
-            &(now + keys::LEASE_MS).to_string(),
-            &(now + keys::NODE_LEASE_MS).to_string(),
-            &keys::LISTED_MS.to_string(),
-        ],
-    )?;
-    mark_first(keys::partition(user), reply.items().get(2));
-    Ok(Opening {
-        unlisted: reply.items().first().and_then(Reply::integer) == Some(1),
-        changes: reply.items().get(1).map(presence::changes).unwrap_or_default(),
-    })
+/// Writes the leases of new connections of a node.
+pub(crate) fn open(node: &str, opened: &[Opened]) -> Result<Vec<Opening>, Error> {
+    let now = clock::now_ms();
+    let ends = [(now + keys::LEASE_MS).to_string(), (now + keys::NODE_LEASE_MS).to_string()];
+    let listed = keys::LISTED_MS.to_string();
+    let runs: Vec<_> = opened
+        .iter()
+        .map(|opened| {
+            let user = &*opened.caller.user_id;
+            let agent = opened.user_agent.as_deref().unwrap_or("-");
+            let agent = sdk::text::cut(agent, USER_AGENT_CHARS_MAX);
+            let args = vec![&*opened.connection, node, user, agent, &*ends[0], &*ends[1], &*listed];
+            (keys::partition(user), args)
+        })
+        .collect();
+    let replies = presence::run_all("open", &runs)?;
+    let was_empty = |reply: &Reply| reply.items().get(2).and_then(Reply::integer) == Some(1);
+    mark_first(
+        runs.iter().zip(&replies).filter(|(_, reply)| was_empty(reply)).map(|((partition, _), _)| *partition),
+    );
+    let opening = |reply: &Reply| match reply {
+        Reply::Failed(why) => {
+            log::warn("no lease for a connection", &[("why", why)]);
+            Opening { unlisted: true, changes: Vec::new() }
+        }
+        reply => Opening {
+            unlisted: reply.items().first().and_then(Reply::integer) == Some(1),
+            changes: reply.items().get(1).map(presence::changes).unwrap_or_default(),
+        },
+    };
+    Ok(replies.iter().map(opening).collect())
 }
 
-/// Adds the partition to the busy ones if the script had to make its first entry. Without the addition, a
-/// report of the connection adds it.
-fn mark_first(partition: u64, was_empty: Option<&Reply>) {
-    if was_empty.and_then(Reply::integer) == Some(1)
-        && let Err(error) = busy::add([partition])
-    {
+/// Adds partitions to the busy ones if the script had to make their first entries. Without the addition, a
+/// report of the connections adds them.
+fn mark_first(partitions: impl Iterator<Item = u64>) {
+    if let Err(error) = busy::add(partitions.collect::<BTreeSet<_>>()) {
         log::warn("a partition was not added to the busy ones", &[("why", &redis::describe(&error))]);
     }
 }
 
-/// The directory entry could not be written, so the next connection has to write it.
-pub(crate) fn unlist(user: &str) {
-    let _ = redis::command(&["HDEL", &keys::presence(user), "listed"]);
+/// The directory entries of these users could not be written, so their next connections have to write them.
+pub(crate) fn unlist<'a>(users: impl Iterator<Item = &'a str>) {
+    let mut pipeline = Pipeline::new();
+    users.for_each(|user| {
+        pipeline.push(&["HDEL", &keys::presence(user), "listed"]);
+    });
+    let _ = pipeline.run();
 }
 
-/// Ends the lease of a closed connection.
-pub(crate) fn close(closed: &Closed) -> Result<(), Error> {
-    let grace_ends = clock::now_ms() + config::number("grace_ms", 5_000);
-    let silence = if LOST_IN_SILENCE.contains(&closed.code) { keys::LEASE_MS } else { 0 };
-    let partition = keys::partition(&closed.user_id);
-    let reply = presence::run(
-        "close",
-        partition,
-        &[&closed.connection, &closed.node, &closed.user_id, &grace_ends.to_string(), &silence.to_string()],
-    )?;
-    mark_first(partition, reply.items().first());
+/// Ends the leases of closed connections of a node.
+pub(crate) fn close(node: &str, closed: &[Closed]) -> Result<(), Error> {
+    let grace_ends = (clock::now_ms() + config::number("grace_ms", 5_000)).to_string();
+    let lease = keys::LEASE_MS.to_string();
+    let runs: Vec<_> = closed
+        .iter()
+        .map(|closed| {
+            let silence = if LOST_IN_SILENCE.contains(&closed.code) { &*lease } else { "0" };
+            let args = vec![&*closed.connection, node, &*closed.user_id, &*grace_ends, silence];
+            (keys::partition(&closed.user_id), args)
+        })
+        .collect();
+    let replies = presence::run_all("close", &runs)?;
+    let was_empty = |reply: &Reply| reply.items().first().and_then(Reply::integer) == Some(1);
+    mark_first(
+        runs.iter().zip(&replies).filter(|(_, reply)| was_empty(reply)).map(|((partition, _), _)| *partition),
+    );
+    // The others have ended. A lease that has not expires.
+    let failed = replies.iter().find_map(|reply| match reply {
+        Reply::Failed(why) => Some(why),
+        _ => None,
+    });
+    if let Some(why) = failed {
+        log::warn("a lease was not ended", &[("why", why)]);
+    }
     Ok(())
 }
 

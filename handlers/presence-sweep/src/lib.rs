@@ -14,9 +14,10 @@ use chat::keys;
 use chat::presence::{self, Change};
 use epoch::Age;
 use leases::Swept;
-use sdk::connection::{self, Closed, Opened, Touch};
+use sdk::connection::{self, Touch};
+use sdk::connection_batch::{self, Closed, Opened, Opening};
 use sdk::schedule::{self, Tick};
-use sdk::{Problem, Push, log, redis};
+use sdk::{log, redis};
 
 /// The users who are checked after a loss of Redis. The status of further ones is corrected when they next
 /// connect.
@@ -27,39 +28,42 @@ const ANNOUNCED_TOGETHER: usize = 500;
 
 struct PresenceSweep;
 connection::export!(PresenceSweep);
+connection_batch::export!(PresenceSweep);
 schedule::export!(PresenceSweep);
 
-impl connection::Handler for PresenceSweep {
-    fn open(opened: Opened) -> Result<Vec<Push>, Problem> {
+impl connection_batch::Handler for PresenceSweep {
+    fn open(node: String, opened: Vec<Opened>) -> Vec<Opening> {
         // A failure here never refuses a connection. The next connection or the sweep announces the status.
-        let mut unlisted = true;
-        match leases::open(&opened) {
-            Ok(opening) => {
-                unlisted = opening.unlisted;
-                announce(&opening.changes);
+        let mut unlisted = vec![true; opened.len()];
+        match leases::open(&node, &opened) {
+            Ok(openings) => {
+                unlisted = openings.iter().map(|opening| opening.unlisted).collect();
+                let changes: Vec<Change> = openings.into_iter().flat_map(|opening| opening.changes).collect();
+                announce(&changes);
             }
             Err(error) => log::warn("no lease for a connection", &[("why", &redis::describe(&error))]),
         }
-        if let Err(problem) = store::opened(&opened, unlisted) {
+        if let Err(problem) = store::opened(&node, &opened, &unlisted) {
             log::warn("the event of an opened connection was not written", &[("why", &problem.code)]);
-            if unlisted {
-                leases::unlist(&opened.caller.user_id);
-            }
+            let unlisted = opened.iter().zip(unlisted).filter(|(_, unlisted)| *unlisted);
+            leases::unlist(unlisted.map(|(opened, _)| &*opened.caller.user_id));
         }
-        Ok(Vec::new())
+        opened.iter().map(|_| Opening::Pushes(Vec::new())).collect()
     }
 
-    fn close(closed: Closed) {
-        let ended = leases::close(&closed).and_then(|()| leases::forget([&*closed.connection]));
-        if let Err(error) = ended {
-            // The lease expires, because it is not renewed.
+    fn close(node: String, closed: Vec<Closed>) {
+        let connections = || closed.iter().map(|closed| &*closed.connection);
+        if let Err(error) = leases::close(&node, &closed).and_then(|()| leases::forget(connections())) {
+            // The leases expire, because they are not renewed.
             log::warn("a lease was not ended", &[("why", &redis::describe(&error))]);
         }
-        if let Err(problem) = store::closed(&closed) {
+        if let Err(problem) = store::closed(&node, &closed) {
             log::warn("the event of a closed connection was not written", &[("why", &problem.code)]);
         }
     }
+}
 
+impl connection::Handler for PresenceSweep {
     fn touched(node: String, touches: Vec<Touch>) {
         match leases::renew(&node, &touches) {
             Ok(changes) => announce(&changes),

@@ -31,6 +31,20 @@ macro_rules! rows {
     )* };
 }
 
+/// An array parameter whose elements may be null, which [`Value::Texts`] and [`Value::Integers`] cannot have.
+/// The statement gives it its type.
+pub fn array_with_nulls<T: std::fmt::Display>(elements: impl IntoIterator<Item = Option<T>>) -> Value {
+    let element = |element: Option<T>| match element {
+        Some(value) => {
+            let text = value.to_string().replace('\\', "\\\\").replace('"', "\\\"");
+            format!("\"{text}\"")
+        }
+        None => "NULL".to_owned(),
+    };
+    let elements: Vec<String> = elements.into_iter().map(element).collect();
+    Value::Text(format!("{{{}}}", elements.join(",")))
+}
+
 pub trait FromRow: Sized {
     fn from_row(row: &Row<'_>) -> Result<Self, Mismatch>;
 }
@@ -255,6 +269,14 @@ mod tests {
             rows().one::<Wrong>().unwrap_err().to_string(),
             "column `seq` is missing or of another type"
         );
+    }
+
+    #[test]
+    fn an_array_literal_quotes_every_element_but_null() {
+        let names = array_with_nulls([Some("a\"b\\,{}"), None, Some("NULL"), Some("")]);
+        assert_eq!(names, Value::Text(r#"{"a\"b\\,{}",NULL,"NULL",""}"#.into()));
+        assert_eq!(array_with_nulls([Some(7), None]), Value::Text(r#"{"7",NULL}"#.into()));
+        assert_eq!(array_with_nulls::<u64>([]), Value::Text("{}".into()));
     }
 
     #[test]
