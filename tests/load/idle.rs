@@ -15,6 +15,8 @@ use switchboard_tests::token::Token;
 use tokio::task::JoinSet;
 
 use crate::figures::{By, Figures, Latencies, Row};
+use crate::idle_node::Counter;
+use crate::low_load::POSTGRES_REPORTS_WITHIN;
 use crate::native;
 use crate::process::{self, Meter};
 use crate::rig::Rig;
@@ -115,6 +117,60 @@ pub(crate) async fn handshakes(rig: &Rig, size: Size) -> io::Result<Vec<Row>> {
         by: By::PerSecond,
         to_reach: "≥ 1 × Bun",
     }])
+}
+
+/// Counts what the node asks of Postgres and Redis for each client that signs in, with all consumers of the
+/// events, and its calls about opened connections.
+pub(crate) async fn requests(rig: &Rig, size: Size) -> io::Result<Vec<Row>> {
+    let (node, count) = (rig.node(), size.handshakes);
+    let mut counter = Counter::new(&node).await;
+    node.is("waiting for Postgres to report the transactions before");
+    tokio::time::sleep(POSTGRES_REPORTS_WITHIN).await;
+    let (before, start) = (counter.read().await, Instant::now());
+    tokio::time::sleep(POSTGRES_REPORTS_WITHIN).await;
+    let (idle, idle_s) = (counter.read().await.since(&before), start.elapsed().as_secs_f64());
+    node.is(format!("{count} users sign in for the first time"));
+    let (before, calls_before) = (counter.read().await, opening_calls(rig).await);
+    let start = Instant::now();
+    let handshakes = (0..count).map(|n| Handshake::bearer(&Token::of(&format!("counted-{n}")).sign()));
+    let (sockets, _) = open_all(node.address(), handshakes.collect(), true).await;
+    tokio::time::sleep(POSTGRES_REPORTS_WITHIN).await;
+    let (used, calls) = (counter.read().await.since(&before), opening_calls(rig).await - calls_before);
+    let (idles, opened) = (start.elapsed().as_secs_f64() / idle_s, sockets.len() as f64);
+    let wrong = (count - sockets.len()) as u64;
+    drop(sockets);
+    let each = |used: f64, idle: f64| Some((used - idle * idles) / opened);
+    let row = |what: &str, figures: Figures| Row {
+        name: format!("handshakes, {AT_ONCE} at once: {what} each"),
+        figures: Figures { wrong, ..figures },
+        control_name: "one of each".into(),
+        control: Figures { count: Some(1.0), ..Figures::default() },
+        peers: None,
+        by: By::Count,
+        to_reach: "",
+    };
+    let mut commands = Figures { count: each(used.commands(), idle.commands()), ..Figures::default() };
+    for (name, count) in &used.by_command {
+        let count = each(*count, idle.by_command.get(name).copied().unwrap_or(0.0)).unwrap_or(0.0);
+        if count >= 0.05 {
+            commands = commands.with_further(name, count);
+        }
+    }
+    let counted = |count| Figures { count, ..Figures::default() };
+    Ok(vec![
+        row("calls about opened connections", counted(Some(calls / opened))),
+        row("Postgres transactions", counted(each(used.transactions, idle.transactions))),
+        row("Redis commands", commands),
+    ])
+}
+
+/// The calls of handlers about opened connections since the node began.
+async fn opening_calls(rig: &Rig) -> f64 {
+    let page = rig.host.admin.rest().get("/metrics").await;
+    let page = String::from_utf8_lossy(&page.body).into_owned();
+    let of_openings =
+        |line: &&str| line.starts_with("switchboard_calls_total{") && line.contains("trigger=\"opened");
+    page.lines().filter(of_openings).filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
 }
 
 /// The rows of the native control in a run of the controls alone.

@@ -21,7 +21,7 @@ use crate::server::{Server, Turns, in_turn, quiet};
 
 const ROOMS: usize = 10;
 /// A process of Postgres reports its transactions at the latest ten seconds after the last of them.
-const POSTGRES_REPORTS_WITHIN: Duration = Duration::from_millis(10_500);
+pub(crate) const POSTGRES_REPORTS_WITHIN: Duration = Duration::from_millis(10_500);
 /// Messages in flight at the end of a run arrive within this time, or never.
 const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -146,6 +146,7 @@ async fn run(cli: &Cli) -> std::io::Result<()> {
     }
     if wanted("handshakes") {
         run.keep("handshakes", idle::handshakes(&rig, size)).await?;
+        run.keep("handshakes: requests", idle::requests(&rig, size)).await?;
     }
     if wanted("sends") {
         run.keep("sends", sends::rows(&rig, seconds(2, 4))).await?;
