@@ -817,9 +817,6 @@ pub const SLOT_RETRIES_AFTER: [Duration; 8] = [
 ];
 /// How often handlers get a report of touched connections.
 pub const TOUCH_REPORT_EVERY: Duration = Duration::from_secs(1);
-/// Minimum time between two reports of one connection, except that a person's first act is reported at once.
-/// A lease of presence is nine times as long.
-pub const TOUCH_REPORTS_APART: Duration = Duration::from_secs(10);
 /// Maximum number of touched connections in one call; more make more calls.
 pub const TOUCHES_MAX: usize = 1000;
 /// Maximum number of concurrent requests about gaps; further ones wait in the hub's mailbox.

@@ -278,10 +278,10 @@ pub(super) async fn report_touches(triggers: Arc<Triggers>, mut guard: ShutdownG
             _ = clock.tick() => {}
             // Redis may have lost every presence lease, so every connection of this node is reported.
             Ok(()) = losses.changed() => {
-                triggers.touches.add_unreported(&triggers.hub.connections());
+                triggers.hub.connections().iter().for_each(|(id, user)| triggers.touches.add(*id, user, false));
             }
         }
-        let touches = triggers.touches.take(Instant::now().into_std());
+        let touches = triggers.touches.take();
         for part in touches.chunks(limits::TOUCHES_MAX) {
             for entry in triggers.registry.current().touched() {
                 let call = Call::new(None);
