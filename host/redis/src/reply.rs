@@ -27,7 +27,7 @@ pub(super) const PAIRED: &[&str] = &[
 pub(super) fn in_resp2(command: &str, reply: Value) -> Value {
     let is = |name: &&str| command.eq_ignore_ascii_case(name);
     match reply {
-        Value::Array(pairs) if PAIRED.iter().any(|name| is(name)) => {
+        Value::Array(pairs) if PAIRED.iter().any(is) => {
             let flat = pairs.into_iter().flat_map(|item| match item {
                 Value::Array(pair) => pair,
                 single => vec![single],
