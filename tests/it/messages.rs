@@ -378,6 +378,14 @@ async fn the_rate_limit_has_a_fixed_window() {
             ana.post(&path, json!({"content": "x"})).await.expect(201);
         }
         ana.post(&path, json!({"content": "x"})).await.expect_problem(429, "rate_limited");
+        // The refused messages do not count.
+        let counted: i64 = redis::cmd("GET").arg(key).query_async(&mut redis).await.unwrap();
+        assert_eq!(counted, 25);
+        // A node died before it could set the end of a window: when the window is full, a new one begins.
+        let () = redis::cmd("PERSIST").arg(key).query_async(&mut redis).await.unwrap();
+        ana.post(&path, json!({"content": "x"})).await.expect(201);
+        let left: i64 = redis::cmd("PTTL").arg(key).query_async(&mut redis).await.unwrap();
+        assert!((1..=60_000).contains(&left), "{left}");
     })
     .await;
 }

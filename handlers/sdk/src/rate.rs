@@ -36,27 +36,55 @@ impl Window<'_> {
         self.count_with(&[])
     }
 
+    /// Counts one call, with one command if the window is neither new nor full, otherwise with two requests.
+    /// For calls that one user makes often: [`Self::count`] always takes one request, of a script with two
+    /// commands or more.
+    ///
+    /// A node that dies between the two requests of a new window leaves a window without end. It allows
+    /// `most` calls like any other; the next call then finds that it has no end, and begins a new one.
+    pub fn count_frequent(&self) -> Verdict {
+        if self.most == 0 {
+            return Verdict::Uncounted;
+        }
+        let key = self.key();
+        let counted = match redis::command(&["INCR", &key]) {
+            Ok(reply) => reply.integer(),
+            // Redis is full. The script knows whether the window is.
+            Err(redis::Error::Failed(_)) => return self.count(),
+            Err(error) => return uncounted(&error),
+        };
+        match counted {
+            None => Verdict::Uncounted,
+            Some(..=1) => {
+                if let Err(error) = redis::command(&["PEXPIRE", &key, &self.window_ms.to_string()]) {
+                    log::warn("a rate limit has no end yet", &[("why", &redis::describe(&error))]);
+                }
+                Verdict::Counted
+            }
+            Some(counted) if counted.unsigned_abs() <= self.most => Verdict::Counted,
+            Some(counted) => self.count_with(&["1", &counted.to_string()]),
+        }
+    }
+
     /// Counts one call as `calls`. If the window is not full yet, all of them are allowed.
     pub fn count_as(&self, calls: usize) -> Verdict {
         self.count_with(&[&calls.to_string()])
     }
 
-    fn count_with(&self, calls: &[&str]) -> Verdict {
+    /// `more` are the arguments of the script after the first two.
+    fn count_with(&self, more: &[&str]) -> Verdict {
         if self.most == 0 {
             return Verdict::Uncounted;
         }
         let (most, window) = (self.most.to_string(), self.window_ms.to_string());
-        let args = [&[most.as_str(), &window], calls].concat();
+        let args = [&[most.as_str(), &window], more].concat();
         match redis::script("rate", &[&self.key()], &args) {
             Ok(reply) => match reply.integer() {
                 Some(0) => Verdict::Counted,
                 Some(wait_ms) => Verdict::Full(u32::try_from(wait_ms).unwrap_or(1000)),
                 None => Verdict::Uncounted,
             },
-            Err(error) => {
-                log::warn("rate limit not counted", &[("why", &redis::describe(&error))]);
-                Verdict::Uncounted
-            }
+            Err(error) => uncounted(&error),
         }
     }
 
@@ -65,6 +93,11 @@ impl Window<'_> {
         // If Redis fails, the user has one call less in this window.
         let _ = redis::script("rate", &[&self.key()], &[]);
     }
+}
+
+fn uncounted(error: &redis::Error) -> Verdict {
+    log::warn("rate limit not counted", &[("why", &redis::describe(error))]);
+    Verdict::Uncounted
 }
 
 impl Verdict {

@@ -57,7 +57,7 @@ impl frame::Handler for SendMessage {
 fn send(draft: &Draft, sender: &str) -> Result<Append, Problem> {
     let most = rate::most("messages_per_minute", 25);
     let window = Window { what: "send", user: sender, most, window_ms: 60_000 };
-    let verdict = window.count();
+    let verdict = window.count_frequent();
     if let Verdict::Full(_) = verdict {
         let known = append::replay(draft, sender)?;
         return known.map(Append::Duplicate).ok_or_else(|| verdict.or_refuse().unwrap_err());

@@ -20,10 +20,15 @@ fn stored(is_first_text: bool) -> Value {
     json!({ "Ok": { "columns": columns, "cells": cells, "affected": 1 } })
 }
 
+/// An answer of Redis that is a number.
+fn counted(number: i64) -> Value {
+    json!({ "Ok": [{ "Integer": number }] })
+}
+
 #[tokio::test]
 async fn a_stored_message_is_acknowledged_and_its_consumers_are_woken() {
     let send = send_message().await;
-    let call = send.call("frame", hi()).answer("redis.script", json!({ "Ok": [{ "Integer": 0 }] }));
+    let call = send.call("frame", hi()).answer("redis.command", counted(2));
     let ran = call.answer("postgres.collect", stored(false)).run().await;
     assert_eq!(ran.answer(), json!({ "message": { "seq": 4 }, "duplicate": false }));
     assert_eq!(ran.calls_of("wake.outbox").next().unwrap().args, json!({ "shards": [3] }));
@@ -32,7 +37,7 @@ async fn a_stored_message_is_acknowledged_and_its_consumers_are_woken() {
 #[tokio::test]
 async fn a_stored_message_is_acknowledged_although_its_sender_was_not_marked_as_engaged() {
     let send = send_message().await;
-    let call = send.call("frame", hi()).answer("redis.script", json!({ "Ok": [{ "Integer": 0 }] }));
+    let call = send.call("frame", hi()).answer("redis.command", counted(2));
     let call = call.answer("postgres.collect", stored(true));
     let ran = call.answer("postgres.query", json!({ "Err": "Busy" })).run().await;
     assert_eq!(ran.answer(), json!({ "message": { "seq": 4 }, "duplicate": false }));
@@ -51,14 +56,40 @@ async fn a_message_that_postgres_did_not_store_is_never_acknowledged() {
         json!({ "Refused": "no" }),
         json!({ "TooLarge": 1 }),
     ] {
-        let call = send.call("frame", hi()).answer("redis.script", json!({ "Ok": [{ "Integer": 0 }] }));
+        let call = send.call("frame", hi()).answer("redis.command", counted(2));
         let ran = call.fail("postgres.collect", 1, json!({ "Err": error })).run().await;
         let status = ran.returned()["Err"]["status"].as_u64();
         assert!(status.is_some_and(|status| status >= 500), "{ran}");
         assert_eq!(ran.calls_of("wake.outbox").count(), 0, "{ran}");
         // The message does not count in the rate limit.
-        assert_eq!(ran.calls_of("redis.script").count(), 2, "{ran}");
+        assert_eq!(ran.calls_of("redis.script").count(), 1, "{ran}");
     }
+}
+
+#[tokio::test]
+async fn counting_a_message_takes_one_command_unless_its_window_is_new_or_full() {
+    let send = send_message().await;
+    let call = |counted| send.call("frame", hi()).answer("redis.command", counted);
+    let known = call(counted(25)).answer("postgres.collect", stored(false)).run().await;
+    known.expect_ok();
+    assert_eq!((known.calls_of("redis.command").count(), known.calls_of("redis.script").count()), (1, 0));
+
+    let new = call(counted(1)).answer("postgres.collect", stored(false)).run().await;
+    new.expect_ok();
+    let commands: Vec<_> = new.calls_of("redis.command").map(|call| call.args["args"].clone()).collect();
+    assert_eq!(commands, [json!(["INCR", "rate:send:ana"]), json!(["PEXPIRE", "rate:send:ana", "60000"])]);
+
+    // The script takes the call back, and knows when the window ends.
+    let full = call(counted(26)).answer("redis.script", counted(500)).run().await;
+    assert_eq!(full.returned()["Err"]["status"], 429, "{full}");
+    let script = full.calls_of("redis.script").next().unwrap().args.clone();
+    assert_eq!(script["args"], json!(["25", "60000", "1", "26"]));
+    assert_eq!(full.calls_of("postgres.collect").count(), 0, "{full}");
+
+    // A full Redis counts nothing, but knows of a window that is full.
+    let oom = call(json!({ "Err": { "Failed": "OOM" } })).answer("redis.script", counted(500)).run().await;
+    assert_eq!(oom.returned()["Err"]["status"], 429, "{oom}");
+    assert_eq!(oom.calls_of("redis.script").next().unwrap().args["args"], json!(["25", "60000"]));
 }
 
 #[tokio::test]
