@@ -342,6 +342,35 @@ async fn after_25_messages_in_a_minute_the_sender_is_rate_limited() {
     .await;
 }
 
+/// Consumers need not ask who looks at a message that nobody else can see.
+#[tokio::test]
+async fn the_event_of_a_message_states_whether_its_sender_was_alone() {
+    Host::test(Options::default(), async |host| {
+        host.group("elsewhere", &["ana", "bo"]).await;
+        let room = host.group("lobby", &["ana"]).await;
+        let path = format!("/api/v1/conversations/{room}");
+        let say = async |content: &str| {
+            host.rest("ana").post(&format!("{path}/messages"), json!({"content": content})).await.expect(201);
+        };
+        say("alone").await;
+        let people = format!("{path}/participants");
+        host.rest("ana").post(&people, json!({"user_id": "bo"})).await.expect(201);
+        say("together").await;
+        host.rest("bo").delete(&path).await.expect(204);
+        say("alone again").await;
+        let events = "select payload -> 'message' ->> 'content', payload ->> 'alone' from switchboard.outbox \
+                      where event_type = 'message.created' and payload -> 'message' ->> 'type' = 'text' \
+                      and payload ->> 'conversation_id' = ";
+        let rows = host.database.rows(&format!("{events} '{room}' order by position")).await;
+        let events: Vec<(String, Option<String>)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        let alone = |content: &str, alone: Option<&str>| (content.to_owned(), alone.map(str::to_owned));
+        let expected =
+            [alone("alone", Some("true")), alone("together", None), alone("alone again", Some("true"))];
+        assert_eq!(events, expected);
+    })
+    .await;
+}
+
 /// The window begins with its first message and has a fixed end, however many follow; then 25 are allowed
 /// again.
 #[tokio::test]

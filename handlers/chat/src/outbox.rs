@@ -49,6 +49,10 @@ pub struct MessageCreated<'a> {
     /// The ordinal of the position epoch in which the message was written; absent in the first epoch.
     #[serde(default)]
     pub epoch: u32,
+    /// True if the sender was the only participant; absent if not, or if it is not known. Somebody who joins
+    /// later has read the message, as everything before their join.
+    #[serde(default)]
+    pub alone: bool,
     /// The message as clients see it.
     #[serde(borrow)]
     pub message: &'a RawValue,

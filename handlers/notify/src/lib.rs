@@ -105,8 +105,7 @@ fn process<'a>(effects: impl Iterator<Item = &'a Effect>) -> Result<(), Error> {
 
 /// Returns how far the senders have read who have unread notifications.
 fn notify_of_messages(messages: &[&Message]) -> Result<Vec<ReadMark>, Error> {
-    let conversations = messages.iter().map(|message| message.conversation_id).collect();
-    let (notifications, senders) = store::insert_for_messages(messages, &looking::at(&conversations))?;
+    let (notifications, senders) = store::insert_for_messages(messages, &looking::at(messages))?;
     push(&notifications)?;
     let have_read = messages.iter().filter(|message| senders.iter().any(|id| id == message.event_id()));
     Ok(have_read.map(|message| message.mark_of_sender()).collect())

@@ -3,12 +3,14 @@
 //! notifications.
 
 use chat::keys;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chat::presence::Lease;
 use sdk::redis::{self, Error, Pipeline, Reply};
 use sdk::{Id, clock, log};
 use serde::Serialize;
+
+use crate::rules::Message;
 
 #[derive(Serialize)]
 pub(crate) struct Looker {
@@ -16,9 +18,9 @@ pub(crate) struct Looker {
     user_id: String,
 }
 
-/// The users who look at these conversations.
-pub(crate) fn at(conversations: &BTreeSet<Id>) -> Vec<Looker> {
-    match read(conversations) {
+/// The users who look at the conversations of these messages and can be notified of one of them.
+pub(crate) fn at(messages: &[&Message]) -> Vec<Looker> {
+    match read(messages) {
         Ok(looking) => looking,
         Err(error) => {
             log::warn("not known who looks", &[("why", &redis::describe(&error))]);
@@ -27,31 +29,43 @@ pub(crate) fn at(conversations: &BTreeSet<Id>) -> Vec<Looker> {
     }
 }
 
-fn read(conversations: &BTreeSet<Id>) -> Result<Vec<Looker>, Error> {
+fn read(messages: &[&Message]) -> Result<Vec<Looker>, Error> {
+    let mut senders: BTreeMap<Id, BTreeSet<&str>> = BTreeMap::new();
+    // If nobody else was there, nobody is notified who might look.
+    for message in messages.iter().filter(|message| !message.is_alone) {
+        senders.entry(message.conversation_id).or_default().insert(message.sender_id());
+    }
     let mut pipeline = Pipeline::new();
-    pipeline.push(&["ZRANGEBYSCORE", keys::NODES, "-inf", &clock::now_ms().to_string()]);
-    for conversation in conversations {
+    for conversation in senders.keys() {
         pipeline.push(&["HGETALL", &keys::looking(*conversation)]);
     }
     let replies = pipeline.run()?;
-    let dead: BTreeSet<&str> = replies.first().into_iter().flat_map(Reply::texts).collect();
     let mut subscribers = Vec::new();
-    for (conversation, reply) in conversations.iter().zip(&replies[1..]) {
-        subscribers.extend(pairs(reply).map(|(connection, user)| (*conversation, connection, user)));
+    for ((conversation, senders), reply) in senders.iter().zip(&replies) {
+        // A sender is not notified of their own message, so it does not matter whether the only sender looks.
+        let is_only_sender = |user: &str| senders.len() == 1 && senders.contains(user);
+        let others = pairs(reply).filter(|(_, user)| !is_only_sender(user));
+        subscribers.extend(others.map(|(connection, user)| (*conversation, connection, user)));
+    }
+    if subscribers.is_empty() {
+        return Ok(Vec::new());
     }
 
     let mut pipeline = Pipeline::new();
+    pipeline.push(&["ZRANGEBYSCORE", keys::NODES, "-inf", &clock::now_ms().to_string()]);
     for (_, connection, user) in &subscribers {
         pipeline.push(&["HGET", &keys::leases(user), connection]);
     }
-    let leases = pipeline.run()?;
+    let replies = pipeline.run()?;
+    let Some((dead, leases)) = replies.split_first() else { return Ok(Vec::new()) };
+    let dead: BTreeSet<&str> = dead.texts().collect();
     let looks = |conversation: Id, lease: &str| {
         let lease = Lease::parse(lease);
         !dead.contains(lease.node) && lease.looks_at(conversation)
     };
     let looking = subscribers
         .iter()
-        .zip(&leases)
+        .zip(leases)
         .filter(|((conversation, ..), lease)| lease.text().is_some_and(|lease| looks(*conversation, lease)));
     Ok(looking
         .map(|((conversation, _, user), _)| Looker {

@@ -52,6 +52,9 @@ pub(crate) struct Message {
     /// Usernames in the text, without their `@`.
     names: Vec<String>,
     at_ms: u64,
+    /// The sender was the only participant.
+    #[serde(skip)]
+    pub is_alone: bool,
 }
 
 /// An edited or deleted message.
@@ -140,7 +143,8 @@ struct Sender {
 fn created(event: &Event) -> Result<Effect, Unreadable> {
     let created: outbox::MessageCreated<'_> = read(&event.payload, "payload")?;
     let message = message(event, created.conversation_id, created.seq, created.message)?;
-    Ok(message.map_or(Effect::Nothing, Effect::Message))
+    Ok(message
+        .map_or(Effect::Nothing, |message| Effect::Message(Message { is_alone: created.alone, ..message })))
 }
 
 fn message(
@@ -166,6 +170,7 @@ fn message(
         mentions: written.mentions,
         names: names(&written.content),
         at_ms: event.at_ms,
+        is_alone: false,
     }))
 }
 
@@ -238,6 +243,10 @@ fn id(raw: &str, what: &str) -> Result<Id, Unreadable> {
 impl Message {
     pub(crate) fn event_id(&self) -> &str {
         &self.event_id
+    }
+
+    pub(crate) fn sender_id(&self) -> &str {
+        &self.sender_id
     }
 
     /// The sender has read the conversation up to their own message.
@@ -412,6 +421,27 @@ mod tests {
         assert_eq!((message.title.as_str(), text::length(&message.content)), ("Ana", 200));
         assert_eq!((message.seq, message.mentions), (3, vec!["bo".to_owned()]));
         assert_eq!(effect_message("hi", Value::Null).title, "ana");
+    }
+
+    #[test]
+    fn a_sender_is_alone_only_if_the_event_says_so() {
+        let message = json!({
+            "id": MESSAGE, "sender_id": "ana", "sender": null, "type": "text", "content": "hi", "mentions": [],
+        });
+        for (payload, expected) in [
+            (json!({ "conversation_id": CONVERSATION, "seq": 3, "alone": true, "message": message }), true),
+            // An event of a release that did not say it.
+            (json!({ "conversation_id": CONVERSATION, "seq": 3, "message": message }), false),
+        ] {
+            let Ok(Effect::Message(message)) = effect_of(&event("message.created", &payload)) else {
+                panic!("{payload}")
+            };
+            assert_eq!(message.is_alone, expected);
+            assert!(
+                !serde_json::to_string(&message).unwrap().contains("alone"),
+                "the statement does not need it"
+            );
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ judged as materialized (
     coalesce(person.profile, 'null') as sender,
     head.seq as head_seq,
     participant.engaged,
+    another.is_there is null as alone,
     (array_agg(app.id_after(head.id, asked.id)) over ids)[row_number() over calls] as message_id,
     case
       when participant.role is null or conversation.deleted_at is not null then 'not_found'
@@ -39,6 +40,11 @@ judged as materialized (
     select role, engaged from app.participants as p
     where p.conversation_id = asked.conversation_id and p.user_id = asked.sender_id and p.left_at is null
     limit 1) as participant on true
+  -- Mostly the second row of an index: who has come first, or next.
+  left join lateral (
+    select true as is_there from app.participants as p
+    where p.conversation_id = asked.conversation_id and p.left_at is null and p.user_id <> asked.sender_id
+    limit 1) as another on true
   left join lateral (
     select archived_at, deleted_at from app.conversations as c where c.id = asked.conversation_id
     limit 1) as conversation on true
@@ -97,7 +103,8 @@ announced as (
   select
     shard, switchboard.next_position(shard), message_id, 'message.created', key,
     ('{"conversation_id":"' || conversation_id || '","seq":' || seq
-      || case when epoch > 0 then ',"epoch":' || epoch else '' end || ',"message":' || message || '}')::json
+      || case when epoch > 0 then ',"epoch":' || epoch else '' end || case when alone then ',"alone":true' else '' end
+      || ',"message":' || message || '}')::json
   from written
 )
 select
