@@ -141,12 +141,15 @@ enum Event {
 }
 
 /// Runs a connection to its end. Its close code is counted, and reported to the handlers.
-pub(super) async fn run(
+///
+/// This is no `async fn`: such a function would keep its arguments beside the `Connection` that it makes of
+/// them.
+pub(super) fn run(
     gateway: Arc<Gateway>,
     socket: Socket,
     handshake: Handshake,
     mut guard: ShutdownGuard,
-) {
+) -> impl Future<Output = ()> {
     let Handshake { requests, client, identity } = handshake;
     let (credentials, admission) = match identity {
         Identity::Anonymous(slot) => (None, Admission::Anonymous(slot)),
@@ -167,13 +170,15 @@ pub(super) async fn run(
         stage: Stage::Connecting,
         client: Some(client),
     };
-    connection.reached(Stage::Connecting);
-    let code = connection.serve(credentials, &mut guard).await;
-    connection.finish_work().await;
-    let gateway = connection.gateway.clone();
-    // Everything of the connection is dropped before its end is reported.
-    if let Some((id, closed, request)) = connection.leave(code) {
-        gateway.calls.closed(id, closed, request).await;
+    async move {
+        connection.reached(Stage::Connecting);
+        let code = connection.serve(credentials, &mut guard).await;
+        connection.finish_work().await;
+        let gateway = connection.gateway.clone();
+        // Everything of the connection is dropped before its end is reported.
+        if let Some((id, closed, request)) = connection.leave(code) {
+            gateway.calls.closed(id, closed, request).await;
+        }
     }
 }
 
@@ -190,7 +195,8 @@ impl Connection {
         loop {
             for action in actions {
                 if let Some(close) = self.perform(action) {
-                    return self.send_close(close).await;
+                    // Boxed, because an idle connection must not carry the memory of its end.
+                    return Box::pin(self.send_close(close)).await;
                 }
             }
             if self.session.stage() != self.stage {
