@@ -817,6 +817,9 @@ pub const SLOT_RETRIES_AFTER: [Duration; 8] = [
 ];
 /// How often handlers get a report of touched connections.
 pub const TOUCH_REPORT_EVERY: Duration = Duration::from_secs(1);
+/// A connection that only repeats the same kind of frame is reported again after this time. Its last frame is
+/// reported at the latest then.
+pub const TOUCH_REPEATED_AFTER: Duration = Duration::from_secs(10);
 /// Maximum number of touched connections in one call; more make more calls.
 pub const TOUCHES_MAX: usize = 1000;
 /// Maximum number of concurrent requests about gaps; further ones wait in the hub's mailbox.

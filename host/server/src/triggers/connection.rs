@@ -278,10 +278,10 @@ pub(super) async fn report_touches(triggers: Arc<Triggers>, mut guard: ShutdownG
             _ = clock.tick() => {}
             // Redis may have lost every presence lease, so every connection of this node is reported.
             Ok(()) = losses.changed() => {
-                triggers.hub.connections().iter().for_each(|(id, user)| triggers.touches.add(*id, user, false));
+                triggers.hub.connections().iter().for_each(|(id, user)| triggers.touches.add_again(*id, user));
             }
         }
-        let touches = triggers.touches.take();
+        let touches = triggers.touches.take(Instant::now().into_std());
         for part in touches.chunks(limits::TOUCHES_MAX) {
             for entry in triggers.registry.current().touched() {
                 let call = Call::new(None);

@@ -17,6 +17,7 @@ impl Triggers {
         let Some(route) = bindings.frame(frame_type) else {
             return Err(Code::Malformed.problem("no handler takes frames of this type").field("type"));
         };
+        self.touches.acts(connection, route.canonical);
         let release = Arc::clone(route.entry.pick(&caller.user_id));
         let is_pipelined = release.manifest.is_pipelined(route.canonical);
         let mut call = Call { request: Some(id.clone()), ..Call::new(Some(connection)) };
