@@ -55,7 +55,8 @@ fn deliver(opened: &Opened) -> Result<Vec<Push>, Problem> {
     Ok(frames.into_iter().chain(resync).map(|frame| Push { frame, position: None }).collect())
 }
 
-/// Finds the connections whose users missed messages. They are to be called alone.
+/// Finds the connections whose users missed messages. They are to be called alone, and so are all whose users
+/// were away if it is unknown who missed something: one user may be the cause.
 fn find(opened: &[Opened]) -> Vec<Opening> {
     let away: Vec<(usize, Option<u64>)> = absences(opened)
         .iter()
@@ -66,12 +67,11 @@ fn find(opened: &[Opened]) -> Vec<Opening> {
         })
         .collect();
     let mut openings: Vec<Opening> = opened.iter().map(|_| Opening::Pushes(Vec::new())).collect();
-    match missed_of_many(opened, &away) {
-        Ok(places) => places.into_iter().for_each(|place| openings[place] = Opening::Alone),
-        Err(problem) => {
-            away.iter().for_each(|(place, _)| openings[*place] = Opening::Failed(problem.clone()));
-        }
-    }
+    let places = missed_of_many(opened, &away).unwrap_or_else(|problem| {
+        log::warn("not known who missed messages", &[("why", &problem.code)]);
+        away.iter().map(|(place, _)| *place).collect()
+    });
+    places.into_iter().for_each(|place| openings[place] = Opening::Alone);
     openings
 }
 

@@ -86,8 +86,12 @@ fn write(event_type: &str, events: &[Event<'_>]) -> Result<(), Problem> {
                 lane: 0,
             })?
         }
-        many => write_all(event_type, many)?,
+        many => return write_all(event_type, many),
     };
+    wake(&rows)
+}
+
+fn wake(rows: &Rows) -> Result<(), Problem> {
     let shards = rows.iter().map(|row| row.get("shard")).collect::<Result<BTreeSet<u32>, _>>()?;
     if !shards.is_empty() {
         wake::outbox(&shards.into_iter().collect::<Vec<_>>());
@@ -95,21 +99,24 @@ fn write(event_type: &str, events: &[Event<'_>]) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Writes the directory entries of the users who are unlisted, and the events of all.
-fn write_all(event_type: &str, events: &[Event<'_>]) -> Result<Rows, Problem> {
+/// Writes the directory entries of the users who are unlisted, and the events of all. The events are written
+/// although the entries were not: most users have one already.
+fn write_all(event_type: &str, events: &[Event<'_>]) -> Result<(), Problem> {
     let numbers: Vec<i64> = (0..events.len() as i64).collect();
     let texts = |of: fn(&Event<'_>) -> String| events.iter().map(of).collect::<Vec<_>>();
-    if events.iter().any(|event| event.unlisted) {
+    let listing = if events.iter().any(|event| event.unlisted) {
         let listed = events.iter().map(|event| event.unlisted.then_some(event.user));
         let names = events.iter().map(|event| event.name.as_deref());
         let [listed, names] = [postgres::array_with_nulls(listed), postgres::array_with_nulls(names)];
-        postgres::execute(LIST, &params![numbers.clone(), listed, names])?;
-    }
+        postgres::execute(LIST, &params![numbers.clone(), listed, names]).map(drop)
+    } else {
+        Ok(())
+    };
     // `Id::make` would cost two host calls for each event.
     let (first, last) = (Id::make(), events.len() as u64);
     let ids: Vec<Id> = (0..last).map(|n| Id::derived(first, &n.to_be_bytes())).collect();
     let nobody: Vec<String> = Vec::new();
-    Ok(postgres::query(
+    let rows = postgres::query(
         TELL,
         &params![
             numbers,
@@ -120,7 +127,9 @@ fn write_all(event_type: &str, events: &[Event<'_>]) -> Result<Rows, Problem> {
             texts(|event| event.user.to_owned()),
             texts(|event| event.payload.to_string()),
         ],
-    )?)
+    )?;
+    wake(&rows)?;
+    Ok(listing?)
 }
 
 /// At most `most` users who are online in Postgres, each with the time when the user was last seen.

@@ -798,8 +798,8 @@ pub const CONNECTION_BATCHES_AT_ONCE_MAX: usize = 2;
 /// connection handlers must run, because nothing else does their work. Each call keeps some 256 KiB of memory
 /// resident afterwards.
 pub const OPENINGS_AT_ONCE_MAX: usize = 16;
-/// Maximum wait of a connection for its turns, at all handlers together. Then the connection opens without
-/// the other connection handlers, so that a hanging handler does not block all later connections.
+/// Maximum wait of a connection for one turn: in a batch, or for a call of its own. Then the connection opens
+/// without this handler, so that a hanging handler does not block all later connections.
 pub const OPENING_WAIT: Duration = Duration::from_secs(15);
 /// Maximum number of concurrent `closed` calls for one connection each; further ones wait for their turn.
 pub const CLOSINGS_AT_ONCE_MAX: usize = 16;
@@ -815,6 +815,10 @@ pub const SLOT_RETRIES_AFTER: [Duration; 8] = [
     Duration::from_millis(3_200),
     Duration::from_millis(6_400),
 ];
+/// Wait before each further attempt of a call for many connections that found no call slot, and the maximum
+/// number of these attempts. The waits do not grow, because all connections behind such a call wait too.
+pub const BATCH_SLOT_RETRY_AFTER: Duration = Duration::from_millis(250);
+pub const BATCH_SLOT_RETRIES_MAX: usize = 50;
 /// How often handlers get a report of touched connections.
 pub const TOUCH_REPORT_EVERY: Duration = Duration::from_secs(1);
 /// A connection that only repeats the same kind of frame is reported again after this time. Its last frame is

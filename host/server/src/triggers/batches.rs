@@ -24,7 +24,7 @@ type Queues<K, I, O> = Mutex<HashMap<K, Queue<K, I, O>>>;
 struct Queue<K: Clone + Eq + Hash, I, O> {
     /// At most [`CONNECTION_BATCHES_AT_ONCE_MAX`].
     in_flight: usize,
-    /// In the order of arrival. It has at most one entry for each connection of the node.
+    /// In the order of arrival. It has at most one entry for each connection that opens, or that has closed.
     waiting: VecDeque<Waiting<K, I, O>>,
     /// The number of the next entry.
     next: u64,

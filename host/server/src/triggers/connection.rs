@@ -2,6 +2,7 @@
 //! for the pushes that subscribers missed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::SemaphorePermit;
 use tokio::task::JoinSet;
@@ -57,7 +58,7 @@ impl Pinned<'_> {
 }
 
 impl Triggers {
-    /// A handler that fails adds no pushes. The waits of a connection for its turns are bounded by
+    /// A handler that fails adds no pushes. Each wait of a connection for its turn is bounded by
     /// [`limits::OPENING_WAIT`]: when many clients connect at once, their handlers must not use all call
     /// slots.
     pub(super) async fn call_open_handlers(
@@ -68,14 +69,13 @@ impl Triggers {
     ) -> Vec<Push> {
         let mut pushes = Vec::new();
         let opened = Arc::new(opened);
-        let until = Instant::now() + limits::OPENING_WAIT;
         for entry in self.registry.current().opened() {
             let release = &Arc::clone(entry.pick(&opened.caller.user_id));
             let pinned = Pinned { release, connection, request: &request };
             let opening = match release.manifest.on.connection.opened {
                 Lifecycle::Unbound => continue,
-                Lifecycle::Single => self.open_single(&pinned, &opened, until).await,
-                Lifecycle::Batch => self.open_in_batch(&pinned, &opened, until).await,
+                Lifecycle::Single => self.open_single(&pinned, &opened).await,
+                Lifecycle::Batch => self.open_in_batch(&pinned, &opened).await,
             };
             match opening {
                 Some(Opening::Pushes(more)) => pushes.extend(more),
@@ -98,20 +98,15 @@ impl Triggers {
         pushes
     }
 
-    async fn open_single(
-        &self,
-        pinned: &Pinned<'_>,
-        opened: &Arc<Opened>,
-        until: Instant,
-    ) -> Option<Opening> {
-        let _permit = self.admit_opening(pinned, until).await?;
+    async fn open_single(&self, pinned: &Pinned<'_>, opened: &Arc<Opened>) -> Option<Opening> {
+        let _permit = self.admit_opening(pinned).await?;
         let opened = opened.clone();
         let result = self.call_with_retries::<export::Opened>(pinned.release, pinned.call(), opened).await;
         Some(result.ok()?.map_or_else(Opening::Failed, Opening::Pushes))
     }
 
     /// A connection whose batch failed, or which the handler wants alone, gets a call of its own.
-    async fn open_in_batch(&self, pinned: &Pinned<'_>, opened: &Opened, until: Instant) -> Option<Opening> {
+    async fn open_in_batch(&self, pinned: &Pinned<'_>, opened: &Opened) -> Option<Opening> {
         let input = connection_batch::Opened {
             connection: opened.connection.clone(),
             caller: opened.caller.clone(),
@@ -120,7 +115,8 @@ impl Triggers {
         };
         let key = ReleaseKey::of(pinned.release);
         let batch = |opened: Vec<_>| self.call_opened(pinned, pinned.batch_call(opened.len()), opened);
-        match self.opened_batches.join(key, input.clone(), Some(until), batch).await {
+        let until = Some(Instant::now() + limits::OPENING_WAIT);
+        match self.opened_batches.join(key, input.clone(), until, batch).await {
             Outcome::Result(Some(Opening::Alone)) | Outcome::Failed => {}
             Outcome::Result(opening) => return opening,
             Outcome::NoTurn => {
@@ -128,7 +124,7 @@ impl Triggers {
                 return None;
             }
         }
-        let _permit = self.admit_opening(pinned, until).await?;
+        let _permit = self.admit_opening(pinned).await?;
         self.call_opened(pinned, pinned.call(), vec![input]).await?.pop()?
     }
 
@@ -142,7 +138,7 @@ impl Triggers {
     ) -> Option<Vec<Option<Opening>>> {
         let (count, node) = (opened.len(), self.node.to_string());
         let input = Arc::new(export::Openings { node, opened });
-        match self.call_with_retries::<export::OpenedBatch>(pinned.release, call, input).await {
+        match self.call_batch::<export::OpenedBatch>(pinned.release, call, input).await {
             Ok(openings) if openings.len() == count => Some(openings.into_iter().map(Some).collect()),
             Ok(openings) => {
                 tracing::warn!(
@@ -156,9 +152,10 @@ impl Triggers {
         }
     }
 
-    /// Waits for an admission slot of a call for one connection. `None` after `until`.
-    async fn admit_opening(&self, pinned: &Pinned<'_>, until: Instant) -> Option<SemaphorePermit<'_>> {
-        let permit = admit(&self.admission.openings, until).await;
+    /// Waits for an admission slot of a call for one connection. `None` after [`limits::OPENING_WAIT`]: the
+    /// time that a failed batch took does not count.
+    async fn admit_opening(&self, pinned: &Pinned<'_>) -> Option<SemaphorePermit<'_>> {
+        let permit = admit(&self.admission.openings, Instant::now() + limits::OPENING_WAIT).await;
         if permit.is_none() {
             log_no_turn(pinned);
         }
@@ -214,30 +211,51 @@ impl Triggers {
     ) -> Option<Vec<()>> {
         let (count, node) = (closed.len(), self.node.to_string());
         let (call, input) = (Call { connection: None, ..call }, export::Closings { node, closed });
-        match self.call_with_retries::<export::ClosedBatch>(pinned.release, call, Arc::new(input)).await {
+        match self.call_batch::<export::ClosedBatch>(pinned.release, call, Arc::new(input)).await {
             Ok(()) => Some(vec![(); count]),
             Err(kind) => nothing_more(kind, count, (), pinned),
         }
     }
 
-    /// Calls an export. A call that found no slot had no effect, and no client repeats it, so this tries
-    /// again after each wait of [`limits::SLOT_RETRIES_AFTER`]. An error is the kind of the failure, which
-    /// the runtime has logged.
+    /// Calls an export, and again after each wait of [`limits::SLOT_RETRIES_AFTER`] if it found no slot.
     async fn call_with_retries<E: Export>(
         &self,
         release: &Arc<LoadedRelease>,
         call: Call,
         input: Arc<E::Input>,
     ) -> Result<E::Output, Kind> {
-        let mut waits = limits::SLOT_RETRIES_AFTER.iter();
+        self.call_after_waits::<E>(release, call, input, limits::SLOT_RETRIES_AFTER.into_iter()).await
+    }
+
+    /// Calls an export for many connections.
+    async fn call_batch<E: Export>(
+        &self,
+        release: &Arc<LoadedRelease>,
+        call: Call,
+        input: Arc<E::Input>,
+    ) -> Result<E::Output, Kind> {
+        let waits = std::iter::repeat_n(limits::BATCH_SLOT_RETRY_AFTER, limits::BATCH_SLOT_RETRIES_MAX);
+        self.call_after_waits::<E>(release, call, input, waits).await
+    }
+
+    /// Calls an export. A call that found no slot had no effect, and no client repeats it, so this tries
+    /// again after each of the waits. An error is the kind of the failure, which the runtime has logged.
+    async fn call_after_waits<E: Export>(
+        &self,
+        release: &Arc<LoadedRelease>,
+        call: Call,
+        input: Arc<E::Input>,
+        mut waits: impl Iterator<Item = Duration>,
+    ) -> Result<E::Output, Kind> {
         loop {
             let again =
                 Call { id: call.id.clone(), request: call.request.clone(), ..Call::new(call.connection) };
             match self.runtime.call::<E>(release, again, input.clone()).await {
                 Ok(output) => return Ok(output),
-                Err(Failure { kind: Kind::Busy, .. }) if waits.len() > 0 => {
-                    tokio::time::sleep(waits.next().copied().unwrap_or_default()).await;
-                }
+                Err(Failure { kind: Kind::Busy, .. }) => match waits.next() {
+                    Some(wait) => tokio::time::sleep(wait).await,
+                    None => return Err(Kind::Busy),
+                },
                 Err(failure) => return Err(failure.kind),
             }
         }
@@ -245,9 +263,9 @@ impl Triggers {
 }
 
 /// The results of a failed call if calls for its connections alone would not help: it was for one connection,
-/// or it found no slot after all its retries.
+/// or the node has no slot or memory for calls.
 fn nothing_more<T: Clone>(kind: Kind, count: usize, result: T, pinned: &Pinned<'_>) -> Option<Vec<T>> {
-    if count == 1 || kind == Kind::Busy {
+    if count == 1 || matches!(kind, Kind::Busy | Kind::NodeMemory | Kind::Host) {
         return Some(vec![result; count]);
     }
     tracing::warn!(
