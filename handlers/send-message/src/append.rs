@@ -8,7 +8,6 @@ use crate::rules::Draft;
 
 const LOCK: &str = include_str!("sql/lock.sql");
 const APPEND: &str = include_str!("sql/append.sql");
-const ENGAGE: &str = include_str!("sql/engage.sql");
 const REPLIED_TO: &str = include_str!("sql/replied_to.sql");
 const REPLAY: &str = include_str!("sql/replay.sql");
 
@@ -20,7 +19,7 @@ pub(crate) enum Append {
 }
 
 sdk::rows! {
-    struct Outcome { verdict: String, shard: u32, is_first_text: Option<bool>, message: Option<String> }
+    struct Outcome { verdict: String, shard: u32, message: Option<String> }
     struct Known { fingerprint: i64, message: Option<String> }
 }
 
@@ -55,9 +54,6 @@ fn append_after(draft: &Draft, sender: &str, search: Search) -> Result<Option<Ap
     match (outcome.verdict.as_str(), outcome.message) {
         ("accepted", Some(message)) => {
             wake::outbox(&[outcome.shard]);
-            if outcome.is_first_text == Some(true) {
-                engage(draft, sender);
-            }
             Ok(Some(Append::Stored(message)))
         }
         ("cold", _) => Ok(None),
@@ -81,14 +77,6 @@ fn append_after(draft: &Draft, sender: &str, search: Search) -> Result<Option<Ap
             Err(Problem::unavailable())
         }
         _ => Err(Problem::internal()),
-    }
-}
-
-/// Makes the sender visible to the others in the conversation. The sender's next message repeats a failed
-/// attempt, so it does not fail this one.
-fn engage(draft: &Draft, sender: &str) {
-    if let Err(error) = postgres::query(ENGAGE, &params![draft.conversation_id, sender]) {
-        log::warn("the sender's presence is not shown yet", &[("why", &format!("{error:?}"))]);
     }
 }
 

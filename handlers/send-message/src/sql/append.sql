@@ -97,13 +97,25 @@ stored as (
     client_msg_id, to_timestamp(at_ms / 1000.0), epoch
   from written
 ),
--- In the order of seq, as rows of one conversation come out of the window.
+-- Their first text here, so they may be seen by the others and see them. The participant is found by its key and then by its
+-- place: with the columns of the key alone, the planner reads the index of all who are not engaged, for every message.
+appeared as (
+  update app.participants as participant set engaged = true
+  from (select distinct conversation_id, sender_id from written where not engaged) as writer
+  cross join lateral (
+    select p.ctid from app.participants as p
+    where p.conversation_id = writer.conversation_id and p.user_id = writer.sender_id and p.left_at is null
+    limit 1) as seat
+  where participant.ctid = seat.ctid and not participant.engaged
+),
+-- In the order of seq, as rows of one conversation come out of the window. `alone` has a space after its colon, because pgbench
+-- would take `:true` for a variable (`tests/load/sends.rs`).
 announced as (
   insert into switchboard.outbox (shard, position, id, event_type, key, payload)
   select
     shard, switchboard.next_position(shard), message_id, 'message.created', key,
     ('{"conversation_id":"' || conversation_id || '","seq":' || seq
-      || case when epoch > 0 then ',"epoch":' || epoch else '' end || case when alone then ',"alone":true' else '' end
+      || case when epoch > 0 then ',"epoch":' || epoch else '' end || case when alone then ',"alone": true' else '' end
       || ',"message":' || message || '}')::json
   from written
 )
@@ -111,7 +123,6 @@ select
   judged.n,
   case when judged.verdict = 'accepted' and written.n is null then 'duplicate' else judged.verdict end as verdict,
   judged.shard::int as shard,
-  not judged.engaged as is_first_text,
   written.message
 from judged
 left join written using (n)

@@ -14,10 +14,9 @@ fn hi() -> Value {
 }
 
 /// The answer of `postgres.collect` for a stored message.
-fn stored(is_first_text: bool) -> Value {
-    let columns = ["n", "verdict", "shard", "is_first_text", "message"];
-    let cells = json!([1, "accepted", 3, is_first_text, "{\"seq\":4}"]);
-    json!({ "Ok": { "columns": columns, "cells": cells, "affected": 1 } })
+fn stored() -> Value {
+    let cells = json!([1, "accepted", 3, "{\"seq\":4}"]);
+    json!({ "Ok": { "columns": ["n", "verdict", "shard", "message"], "cells": cells, "affected": 1 } })
 }
 
 /// An answer of Redis that is a number.
@@ -29,19 +28,9 @@ fn counted(number: i64) -> Value {
 async fn a_stored_message_is_acknowledged_and_its_consumers_are_woken() {
     let send = send_message().await;
     let call = send.call("frame", hi()).answer("redis.command", counted(2));
-    let ran = call.answer("postgres.collect", stored(false)).run().await;
+    let ran = call.answer("postgres.collect", stored()).run().await;
     assert_eq!(ran.answer(), json!({ "message": { "seq": 4 }, "duplicate": false }));
     assert_eq!(ran.calls_of("wake.outbox").next().unwrap().args, json!({ "shards": [3] }));
-}
-
-#[tokio::test]
-async fn a_stored_message_is_acknowledged_although_its_sender_was_not_marked_as_engaged() {
-    let send = send_message().await;
-    let call = send.call("frame", hi()).answer("redis.command", counted(2));
-    let call = call.answer("postgres.collect", stored(true));
-    let ran = call.answer("postgres.query", json!({ "Err": "Busy" })).run().await;
-    assert_eq!(ran.answer(), json!({ "message": { "seq": 4 }, "duplicate": false }));
-    assert!(ran.calls_of("postgres.query").next().is_some());
 }
 
 #[tokio::test]
@@ -70,11 +59,11 @@ async fn a_message_that_postgres_did_not_store_is_never_acknowledged() {
 async fn counting_a_message_takes_one_command_unless_its_window_is_new_or_full() {
     let send = send_message().await;
     let call = |counted| send.call("frame", hi()).answer("redis.command", counted);
-    let known = call(counted(25)).answer("postgres.collect", stored(false)).run().await;
+    let known = call(counted(25)).answer("postgres.collect", stored()).run().await;
     known.expect_ok();
     assert_eq!((known.calls_of("redis.command").count(), known.calls_of("redis.script").count()), (1, 0));
 
-    let new = call(counted(1)).answer("postgres.collect", stored(false)).run().await;
+    let new = call(counted(1)).answer("postgres.collect", stored()).run().await;
     new.expect_ok();
     let commands: Vec<_> = new.calls_of("redis.command").map(|call| call.args["args"].clone()).collect();
     assert_eq!(commands, [json!(["INCR", "rate:send:ana"]), json!(["PEXPIRE", "rate:send:ana", "60000"])]);
@@ -96,7 +85,7 @@ async fn counting_a_message_takes_one_command_unless_its_window_is_new_or_full()
 async fn a_hanging_postgres_costs_only_the_deadline() {
     let send = send_message().await;
     send.call("frame", hi()).hang("postgres.collect", 1).run().await.expect_failure("deadline");
-    let call = send.call("frame", hi()).answer("postgres.collect", stored(false));
+    let call = send.call("frame", hi()).answer("postgres.collect", stored());
     call.run().await.expect_ok();
 }
 
@@ -104,7 +93,7 @@ async fn a_hanging_postgres_costs_only_the_deadline() {
 async fn the_same_clock_and_randomness_make_the_same_call() {
     let send = send_message().await;
     let run = async |now: &str| {
-        let ran = send.call("frame", hi()).at(now).answer("postgres.collect", stored(false)).run().await;
+        let ran = send.call("frame", hi()).at(now).answer("postgres.collect", stored()).run().await;
         ran.calls_of("postgres.collect").next().unwrap().args["row"].clone()
     };
     assert_eq!(run("2026-12-31T23:59:59.999Z").await, run("2026-12-31T23:59:59.999Z").await);
