@@ -113,6 +113,20 @@ impl Default for Link {
     }
 }
 
+/// How long a call waits for the answers of a server.
+struct AnswerWait {
+    ends: Instant,
+    /// It is not cut by the call's own deadline, which is usually later.
+    is_whole: bool,
+}
+
+impl AnswerWait {
+    fn until(deadline: Instant) -> Self {
+        let whole = Instant::now() + limits::REDIS_ANSWER_WAIT;
+        Self { ends: deadline.min(whole), is_whole: whole <= deadline }
+    }
+}
+
 /// Commands for one server, with keys of one generation.
 pub(super) struct Batch {
     pub(super) pipeline: Pipeline,
@@ -164,8 +178,10 @@ impl Link {
             batch.count += 1;
         }
         let mut connection = live.connection.clone();
+        // One wait for the commands and the guard, so that the call can go on without Redis.
+        let wait = AnswerWait::until(deadline);
         let sent = connection.send_packed_commands(&batch.pipeline, 0, batch.count);
-        let mut replies = self.answer(deadline, batch.has_script, sent).await?;
+        let mut replies = self.answer(&wait, batch.has_script, sent).await?;
         let Some(guard) = guard else { return Ok(replies) };
         let is_confirmed = if asked.is_some() {
             guard.is(replies.pop())
@@ -176,7 +192,7 @@ impl Link {
             let mut get = Pipeline::new();
             get.add_command(guard.get());
             let asked = connection.send_packed_commands(&get, 0, 1);
-            guard.is(self.answer(deadline, false, asked).await?.pop())
+            guard.is(self.answer(&wait, false, asked).await?.pop())
         };
         if !is_confirmed {
             self.check_requested.notify_one();
@@ -193,7 +209,8 @@ impl Link {
         deadline: Instant,
     ) -> Result<Vec<Value>, Error> {
         let mut connection = self.live.load().as_ref().ok_or(Error::Unavailable)?.connection.clone();
-        self.answer(deadline, false, connection.send_packed_commands(pipeline, 0, count)).await
+        let sent = connection.send_packed_commands(pipeline, 0, count);
+        self.answer(&AnswerWait::until(deadline), false, sent).await
     }
 
     /// The connection, and whether its server reports changes of the guard.
@@ -205,15 +222,13 @@ impl Link {
 
     async fn answer(
         &self,
-        deadline: Instant,
+        wait: &AnswerWait,
         has_script: bool,
         sent: impl Future<Output = Result<Vec<Value>, RedisError>>,
     ) -> Result<Vec<Value>, Error> {
-        // This bound is shorter than the call's own deadline, so that the call can go on without Redis.
-        let answered_by = Instant::now() + limits::REDIS_ANSWER_WAIT;
-        match timeout_at(deadline.min(answered_by), sent).await {
+        match timeout_at(wait.ends, sent).await {
             Err(_) => {
-                if has_script && answered_by <= deadline {
+                if has_script && wait.is_whole {
                     self.script_overdue.notify_one();
                 }
                 Err(Error::Deadline)

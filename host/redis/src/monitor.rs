@@ -544,11 +544,18 @@ async fn open(
 }
 
 /// Whether a connection may have failed because it began with `HELLO 3`. A proxy may end the connection
-/// instead of answering. Any other error would be the same with RESP2.
+/// instead of answering. Any other error would be the same with RESP2: a server that is not there, or has too
+/// many clients.
 fn is_about_resp3(error: &RedisError) -> bool {
     match error.code() {
-        Some(code) => Fault::of_code(code) != Fault::Server,
-        None => error.kind() == ErrorKind::RESP3NotSupported || error.is_connection_dropped(),
+        Some(code) => {
+            let is_full = error.detail().is_some_and(|text| text.contains("max number of clients"));
+            Fault::of_code(code) != Fault::Server && !is_full
+        }
+        None => {
+            let is_dropped = error.is_connection_dropped() && !error.is_connection_refusal();
+            error.kind() == ErrorKind::RESP3NotSupported || is_dropped
+        }
     }
 }
 
