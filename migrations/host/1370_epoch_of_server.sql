@@ -3,6 +3,9 @@
 -- identifier as long as it runs, so one comparison for each start of the server is enough. Its timeline can rise while it
 -- runs (a promoted replica), so that is compared each time.
 
+-- Every writer reads this table. Behind a long reader (a dump) this would wait, and every writer behind it; so it gives up,
+-- and the operator migrates again.
+set local lock_timeout = '2s';
 alter table switchboard.epochs add column server_start timestamptz;
 comment on column switchboard.epochs.server_start is
   'When the server started that was last found to write this history: pg_postmaster_start_time(). Only this column changes.';
