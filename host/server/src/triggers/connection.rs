@@ -139,7 +139,14 @@ impl Triggers {
         let (count, node) = (opened.len(), self.node.to_string());
         let input = Arc::new(export::Openings { node, opened });
         match self.call_batch::<export::OpenedBatch>(pinned.release, call, input).await {
-            Ok(openings) if openings.len() == count => Some(openings.into_iter().map(Some).collect()),
+            Ok(openings) if openings.len() == count => {
+                let own_call = |opening| match opening {
+                    // Whether it is a fault of the release shows in a call that has the user as its caller.
+                    Opening::Failed(_) if count > 1 => Opening::Alone,
+                    other => other,
+                };
+                Some(openings.into_iter().map(own_call).map(Some).collect())
+            }
             Ok(openings) => {
                 tracing::warn!(
                     handler.name = pinned.release.name(),

@@ -3,6 +3,7 @@
 //!
 //! - `trap…`: a call with this user traps, when the connection opens and when it closes.
 //! - `alone…`: this user wants a call of its own.
+//! - `fails…`: this user gets a problem in a call for several users.
 //! - `hold…`: the call waits for the key `welcome:go`. So the connections that come meanwhile form one batch.
 
 use sdk::connection_batch::{self, Closed, Opened, Opening};
@@ -25,6 +26,9 @@ impl connection_batch::Handler for Welcome {
             assert!(!user.starts_with("trap"), "a user makes the call trap");
             if user.starts_with("alone") && count > 1 {
                 return Opening::Alone;
+            }
+            if user.starts_with("fails") && count > 1 {
+                return Opening::Failed(Problem::internal());
             }
             let frame = frame::push("welcome", &json!({ "user": user, "together": count }).to_string());
             Opening::Pushes(vec![Push { frame, position: None }])
