@@ -200,13 +200,8 @@ fn script(rooms: usize, recent: &str) -> String {
         "(extract(epoch from clock_timestamp()) * 1000)::bigint",
         BODY,
     ];
-    let filled = |statement: &str| {
-        let statement = statement.trim_end().trim_end_matches(';').to_owned();
-        // From the last, so that `$1` is not taken for the beginning of `$14`.
-        values.iter().enumerate().rev().fold(statement, |statement, (place, value)| {
-            statement.replace(&format!("${}", place + 1), &format!("array[{value}]"))
-        })
-    };
+    let arrays = values.map(|value| format!("array[{value}]"));
+    let filled = |statement: &str| pgbench::filled(statement, &arrays.each_ref().map(String::as_str));
     let append = APPEND.replace("{recent}", recent).replace("{everywhere}", "false");
     format!("\\set room :client_id % {rooms}\nbegin;\n{};\n{};\ncommit;\n", filled(LOCK), filled(&append))
 }
