@@ -234,6 +234,9 @@ impl Run {
                 if rig::is(&frame.payload, b"message.sent") {
                     received.acknowledged.extend(SeenMessage::of(&frame.payload));
                 } else if rig::is(&frame.payload, b"\"error\"") {
+                    if received.refused == 0 {
+                        eprintln!("  refused: {}", String::from_utf8_lossy(&frame.payload));
+                    }
                     received.refused += 1;
                 }
                 continue;
