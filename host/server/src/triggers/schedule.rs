@@ -36,7 +36,7 @@ type Key = (String, String);
 
 pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
     let mut changes = triggers.registry.changes();
-    let mut timers = Timers::default();
+    let mut timers = Timers::new(Instant::now());
     let mut running: HashMap<Key, AbortHandle> = HashMap::new();
     let mut starts = Starts::new();
     let claims = Claims::new(triggers.postgres.schedules());
