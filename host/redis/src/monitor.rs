@@ -12,23 +12,25 @@
 //! Redis holds for the fleet is void: keys of the old generation are never read again, and are deleted in the
 //! background.
 
-use std::collections::HashMap;
+mod answers;
+mod cleaning;
+mod connection;
+
 use std::sync::Arc;
 
+use redis::Value;
 use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, Pipeline, ProtocolVersion, RedisError,
-    Value,
-};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use super::endpoint::RedisEndpoint;
 use super::fault::{self, Fault};
 use super::keyspace::Keyspace;
-use super::link::{Confirmed, Health, Link, Live, RedisGuard, reason};
-use super::tracking::{self, Attempt, Changes, TrackedGuard};
-use super::{Error, packed};
+use super::link::{Confirmed, Health, Link, Live, RedisGuard};
+use super::packed;
+use super::tracking::{self, Attempt};
+use answers::{Seen, generation_of};
+use connection::{CheckError, Connection, Tracking, check_error, connect, one};
 use switchboard_core::limits;
 
 /// Sets the guard, unless it already names the same or a later generation. Returns whether it was set, and
@@ -60,50 +62,6 @@ struct Memory {
     found_full_at: Option<Instant>,
     /// Why the server does not report changes of the guard, as it was logged last.
     logged_refusal: Option<String>,
-}
-
-/// A connection of the driver to one server.
-struct Connection {
-    info: ConnectionInfo,
-    redis: MultiplexedConnection,
-    tracking: Tracking,
-    /// The run id of the server, once it is known: it cannot change on one connection.
-    run_id: Option<Arc<str>>,
-}
-
-/// Whether the server reports changes of the guard on this connection.
-enum Tracking {
-    Untried(Changes),
-    Works(Changes),
-    /// It does not, for this reason.
-    Refused(String),
-}
-
-/// A server's answers about itself.
-struct Seen {
-    run_id: Arc<str>,
-    /// Run id and replication id. They change whenever the data may have been replaced.
-    identity: String,
-    guard: Option<String>,
-    /// None: the server does not report changes of this value of the guard.
-    tracked: Option<TrackedGuard>,
-    /// None when the memory of the server is full and it refuses to count.
-    beat: Option<i64>,
-    is_full: bool,
-}
-
-enum CheckError {
-    /// The connection cannot be used; connect again.
-    Reconnect(String),
-    /// The server is the right one, but refuses for now; stay connected.
-    Refused(String),
-}
-
-/// Without the valid generation, no key may be used.
-impl From<Error> for CheckError {
-    fn from(error: Error) -> Self {
-        Self::Refused(error.to_string())
-    }
 }
 
 impl Monitor {
@@ -348,242 +306,5 @@ impl Monitor {
             }
             _ => Err(CheckError::Refused("the guard key cannot be written".to_owned())),
         }
-    }
-
-    /// Reads role, identity, guard and beat in one round trip.
-    async fn ask(
-        &self,
-        connection: &mut Connection,
-        guarded: Option<(&str, &str)>,
-    ) -> Result<Seen, CheckError> {
-        let mut commands = vec![packed(&["INFO", "replication"])];
-        let mut tracked = None;
-        if let Some((guard, beats)) = guarded {
-            commands.push(packed(&["INCR", beats]));
-            match &connection.tracking {
-                Tracking::Works(changes) => {
-                    tracked = Some(TrackedGuard::before_read(changes));
-                    commands.extend(tracking::read(guard));
-                }
-                Tracking::Untried(_) | Tracking::Refused(_) => commands.push(packed(&["GET", guard])),
-            }
-        }
-        let guard_at = commands.len() - 1;
-        if connection.run_id.is_none() {
-            commands.push(packed(&["INFO", "server"]));
-        }
-        let mut pipeline = Pipeline::with_capacity(commands.len());
-        let count = commands.len();
-        for command in commands {
-            pipeline.add_command(command);
-        }
-        let sent = connection.redis.send_packed_commands(&pipeline, 0, count);
-        let replies = match timeout(limits::REDIS_SILENCE_MAX, sent).await {
-            Ok(Ok(replies)) => replies,
-            Ok(Err(error)) if error.code().is_some() => {
-                return Err(self.refused(error.code().unwrap_or_default()));
-            }
-            Ok(Err(error)) => return Err(CheckError::Reconnect(reason(&error))),
-            Err(_) => {
-                return Err(CheckError::Reconnect(format!(
-                    "the server did not answer within {} s",
-                    limits::REDIS_SILENCE_MAX.as_secs()
-                )));
-            }
-        };
-        let mut is_full = false;
-        for reply in &replies {
-            if let Value::ServerError(error) = reply {
-                match Fault::of(error) {
-                    Fault::Full => is_full = true,
-                    _ => return Err(self.refused(fault::code(error))),
-                }
-            }
-        }
-        let run_id = &mut connection.run_id;
-        let infos = replies.iter().take(1).chain(run_id.is_none().then(|| replies.last()).flatten());
-        let info: HashMap<String, String> = infos.flat_map(fields).collect();
-        let field = |name: &str| info.get(name).map_or("-", String::as_str);
-        if field("role") == "slave" {
-            return Err(CheckError::Reconnect(fault::explained("READONLY")));
-        }
-        let guard = match replies.get(guard_at) {
-            Some(Value::BulkString(text)) if guarded.is_some() => {
-                Some(String::from_utf8_lossy(text).into_owned())
-            }
-            _ => None,
-        };
-        let beat = match replies.get(1) {
-            Some(Value::Int(beat)) => Some(*beat),
-            _ => None,
-        };
-        let run_id = run_id.get_or_insert_with(|| field("run_id").into()).clone();
-        let identity = format!("{run_id} {}", field("master_replid"));
-        Ok(Seen { run_id, identity, guard, tracked, beat, is_full })
-    }
-
-    fn refused(&self, code: &str) -> CheckError {
-        if code == "BUSY" {
-            self.link.script_overdue.notify_one();
-        }
-        check_error(code)
-    }
-
-    /// Runs one step of deleting keys of earlier generations.
-    async fn clean(&self, connection: &mut MultiplexedConnection, memory: &mut Memory) {
-        let (Some(cursor), Some(namespace)) = (memory.cleaning.take(), self.keyspace.namespace()) else {
-            return;
-        };
-        let generation = self.keyspace.names().generation;
-        let scan = [
-            "SCAN",
-            &cursor,
-            "MATCH",
-            &format!("{namespace}:*"),
-            "COUNT",
-            &limits::REDIS_SCAN_KEYS.to_string(),
-        ];
-        let Ok(Value::Array(found)) = one(connection, &packed(&scan)).await else { return };
-        let [Value::BulkString(next), Value::Array(keys)] = &found[..] else { return };
-        let old = keys.iter().filter_map(|key| match key {
-            Value::BulkString(key) => std::str::from_utf8(key).ok(),
-            _ => None,
-        });
-        let old = old.filter(|key| is_older(key, namespace, generation)).map(|key| packed(&["UNLINK", key]));
-        let old: Vec<Cmd> = old.collect();
-        if !old.is_empty() {
-            let mut pipeline = Pipeline::with_capacity(old.len());
-            let count = old.len();
-            for unlink in old {
-                pipeline.add_command(unlink);
-            }
-            let _ = timeout(limits::REDIS_SILENCE_MAX, connection.send_packed_commands(&pipeline, 0, count))
-                .await;
-        }
-        memory.cleaning = (next != b"0").then(|| String::from_utf8_lossy(next).into_owned());
-    }
-}
-
-/// True for a key of an earlier generation of this fleet.
-fn is_older(key: &str, namespace: &str, generation: i64) -> bool {
-    let rest = key.strip_prefix(namespace).and_then(|rest| rest.strip_prefix(':'));
-    let of = rest.and_then(|rest| rest.split_once(':')).and_then(|(of, _)| of.parse::<i64>().ok());
-    of.is_some_and(|of| of < generation)
-}
-
-fn check_error(code: &str) -> CheckError {
-    match Fault::of_code(code) {
-        Fault::Server => CheckError::Reconnect(fault::explained(code)),
-        Fault::Refusal | Fault::Full | Fault::Moved | Fault::Caller => {
-            CheckError::Refused(fault::explained(code))
-        }
-    }
-}
-
-/// Parses a guard: `{generation} {run id} {replication id}`.
-fn generation_of(guard: &str) -> Option<(i64, &str)> {
-    let (generation, identity) = guard.split_once(' ')?;
-    Some((generation.parse().ok()?, identity))
-}
-
-/// Returns the lines `name:value` of the answer to `INFO`.
-fn fields(info: &Value) -> Vec<(String, String)> {
-    let text = match info {
-        Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-        Value::VerbatimString { text, .. } | Value::SimpleString(text) => text.clone(),
-        _ => return Vec::new(),
-    };
-    let field = |line: &str| line.trim_end().split_once(':').map(|(a, b)| (a.to_owned(), b.to_owned()));
-    text.lines().filter_map(field).collect()
-}
-
-async fn one(connection: &mut MultiplexedConnection, command: &Cmd) -> Result<Value, CheckError> {
-    match timeout(limits::REDIS_SILENCE_MAX, connection.send_packed_command(command)).await {
-        Ok(Ok(reply)) => Ok(reply),
-        Ok(Err(error)) => match error.code() {
-            Some(code) => Err(check_error(code)),
-            None => Err(CheckError::Reconnect(reason(&error))),
-        },
-        Err(_) => Err(CheckError::Reconnect("the server did not answer in time".to_owned())),
-    }
-}
-
-/// Opens a connection with RESP3, in which a server can report changes of keys. Servers and proxies that know
-/// only RESP2 get that.
-async fn connect(endpoint: &RedisEndpoint) -> Result<Connection, String> {
-    let info = endpoint.find().await?;
-    let changes = Changes::default();
-    let login = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-    let with_pushes = settings().set_push_sender(changes.counter());
-    let (redis, tracking) = match open(info.clone().set_redis_settings(login), &with_pushes).await {
-        Ok(redis) => (redis, Tracking::Untried(changes)),
-        Err(error) if is_about_resp3(&error) => {
-            let why = format!("it refuses RESP3 ({})", reason(&error));
-            let login = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
-            let redis = open(info.clone().set_redis_settings(login), &settings()).await;
-            (redis.map_err(|error| reason(&error))?, Tracking::Refused(why))
-        }
-        Err(error) => return Err(reason(&error)),
-    };
-    Ok(Connection { info, redis, tracking, run_id: None })
-}
-
-fn settings() -> AsyncConnectionConfig {
-    AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(limits::REDIS_SILENCE_MAX))
-        // No response time-out, because each call has its own deadline.
-        .set_response_timeout(None)
-        .set_pipeline_buffer_size(limits::REDIS_QUEUE_MAX)
-}
-
-async fn open(
-    info: ConnectionInfo,
-    settings: &AsyncConnectionConfig,
-) -> Result<MultiplexedConnection, RedisError> {
-    Client::open(info)?.get_multiplexed_async_connection_with_config(settings).await
-}
-
-/// Whether a connection may have failed because it began with `HELLO 3`. A proxy may end the connection
-/// instead of answering. Any other error would be the same with RESP2: a server that is not there, or has too
-/// many clients.
-fn is_about_resp3(error: &RedisError) -> bool {
-    match error.code() {
-        Some(code) => {
-            let is_full = error.detail().is_some_and(|text| text.contains("max number of clients"));
-            Fault::of_code(code) != Fault::Server && !is_full
-        }
-        None => {
-            let is_dropped = error.is_connection_dropped() && !error.is_connection_refusal();
-            error.kind() == ErrorKind::RESP3NotSupported || is_dropped
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_keys_of_earlier_generations_of_this_fleet_are_old() {
-        for (key, expected) in [
-            ("sb:f:3:list:ana", true),
-            ("sb:f:4:list:ana", false),
-            ("sb:f:5:list:ana", false),
-            ("sb:f:guard:{0}", false),
-            ("sb:f:beat:{0}", false),
-            ("sb:fa:3:list:ana", false),
-            ("sb:g:3:list:ana", false),
-            ("list:ana", false),
-        ] {
-            assert_eq!(is_older(key, "sb:f", 4), expected, "{key}");
-        }
-    }
-
-    #[test]
-    fn a_guard_names_a_generation_and_a_server() {
-        assert_eq!(generation_of("4 run repl"), Some((4, "run repl")));
-        assert_eq!((generation_of("4"), generation_of("x run"), generation_of("")), (None, None, None));
-        let info = Value::BulkString(b"# Server\r\nredis_version:7.0.15\r\nrun_id:ab\r\n".to_vec());
-        assert_eq!(fields(&info)[1], ("run_id".to_owned(), "ab".to_owned()));
     }
 }
