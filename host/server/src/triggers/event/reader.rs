@@ -6,24 +6,27 @@
 //! the next one is due, and stops after a save that failed. After a crash, events that were handled since the
 //! last save are delivered once more.
 
+mod saves;
+mod settling;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tracing::{error, warn};
+use tracing::warn;
 
 use super::super::state::Triggers;
-use super::delivery::{Delivered, Outcome, deliver};
+use super::delivery::{Delivered, deliver};
+use saves::{Saved, Saving, Unsaved, end_of};
 use switchboard_contract::event::Event;
 use switchboard_core::limits;
 use switchboard_core::manifest::EventBinding;
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_fanout::wakes::Listener;
-use switchboard_postgres::outbox::{ConsumerFeed, Cursor, Heads, News, Page, Pages, Stored, Waiting};
-use switchboard_postgres::{Error, in_time};
+use switchboard_postgres::Error;
+use switchboard_postgres::outbox::{ConsumerFeed, Cursor, Heads, News, Page, Pages, Stored};
 use switchboard_runtime::{Call, LoadedRelease, export};
 
 /// A change of the shards that this consumer has on this node.
@@ -66,22 +69,6 @@ struct CursorState {
     /// The shard has [`limits::RETRIES_MAX`] postponed events, so it is not read further.
     has_backpressure: bool,
 }
-
-/// Events that were handled since the last save began.
-struct Unsaved {
-    since: Instant,
-    last: Instant,
-    events: usize,
-}
-
-/// A save under way.
-struct Saving {
-    cursors: Vec<Cursor>,
-    task: JoinHandle<Result<Vec<i16>, Error>>,
-}
-
-/// The result of a save: the saved cursors, and the shards that this node still held.
-type Saved = Result<(Vec<Cursor>, Vec<i16>), Error>;
 
 /// The action after a step.
 enum Next {
@@ -332,49 +319,6 @@ impl Reader {
         Ok(delivered.hold.map_or(Next::Go, Next::Hold))
     }
 
-    /// Delivers postponed events that are due. Returns the time to hold, if the handler asks for one.
-    async fn retry(
-        &mut self,
-        release: &Arc<LoadedRelease>,
-        binding: &EventBinding,
-    ) -> Result<Option<Duration>, Error> {
-        let now = Instant::now();
-        let none_postponed = self.cursors.values().all(|state| state.postponed.is_empty());
-        // While there are none, only an operator adds some, and its notification may be lost.
-        let often = if none_postponed { limits::CONSUMER_IDLE_WAIT } else { limits::OUTBOX_TICK };
-        let is_due = self.postponed_read_at.is_none_or(|at| now >= at + often);
-        if self.cursors.is_empty() || !is_due {
-            return Ok(None);
-        }
-        let outbox = self.triggers.postgres.outbox();
-        let shards: Vec<i16> = self.cursors.keys().copied().collect();
-        let waiting = outbox.waiting_keys(&self.consumer, &shards).await?;
-        self.cursors.values_mut().for_each(|state| state.postponed.clear());
-        self.postponed_read_at = Some(now);
-        if waiting.is_empty() {
-            return Ok(None);
-        }
-        for (shard, key, count) in waiting {
-            if let Some(state) = self.cursors.get_mut(&shard) {
-                state.postponed.insert(key, count);
-            }
-        }
-        let due: Vec<Waiting> = outbox.due(&self.consumer, &shards, binding.batch as usize).await?;
-        let batch = due.iter().map(|waiting| delivery_of(&waiting.event, waiting.attempts)).collect();
-        let delivered = self.deliver(release, binding, batch).await;
-        let outcomes: Vec<_> = due
-            .iter()
-            .zip(&delivered.outcomes)
-            .map(|(waiting, outcome)| (&waiting.event, waiting.attempts, outcome))
-            .collect();
-        self.settle(release, &outcomes).await?;
-        if outcomes.iter().any(|(.., outcome)| **outcome == Outcome::Done) {
-            // The next event of the same key may be delivered at once.
-            self.postponed_read_at = None;
-        }
-        Ok(delivered.hold)
-    }
-
     async fn deliver(
         &self,
         release: &Arc<LoadedRelease>,
@@ -395,190 +339,9 @@ impl Reader {
         deliver(batch, binding.attempts, call).await
     }
 
-    /// Stores the outcomes of delivered events. `attempts` counts the attempts before this one.
-    async fn settle(
-        &mut self,
-        release: &LoadedRelease,
-        outcomes: &[(&Stored, i32, &Outcome)],
-    ) -> Result<(), Error> {
-        let (outbox, consumer) = (self.triggers.postgres.outbox(), &self.consumer);
-        let mut postponed = Vec::new();
-        let mut gone = Vec::new();
-        for (event, attempts, outcome) in outcomes {
-            match outcome {
-                Outcome::Done if self.is_behind_postponed(event) => gone.push(*event),
-                Outcome::Done => {}
-                Outcome::Waiting => postponed.push((*event, 0, Duration::ZERO)),
-                Outcome::Postponed { after, error } => {
-                    warn!(
-                        %consumer,
-                        handler.name = release.name(),
-                        handler.release = %release.digest.short(),
-                        event.id = %event.id,
-                        attempts = attempts + 1,
-                        "event postponed; it is delivered again after {after:?}: {error}",
-                    );
-                    postponed.push((*event, attempts + 1, *after));
-                }
-                Outcome::Parked { error } => {
-                    error!(
-                        %consumer,
-                        handler.name = release.name(),
-                        handler.release = %release.digest.short(),
-                        event.id = %event.id,
-                        attempts = attempts + 1,
-                        "event parked; an operator can retry or drop it: {error}",
-                    );
-                    metrics::counter!("switchboard_outbox_parked_total", "consumer" => consumer.clone())
-                        .increment(1);
-                    outbox.park(consumer, event, attempts + 1, error).await?;
-                }
-            }
-        }
-        outbox.settle(consumer, &gone).await?;
-        self.postpone(&postponed).await
-    }
-
-    async fn postpone(&mut self, events: &[(&Stored, i32, Duration)]) -> Result<(), Error> {
-        self.triggers.postgres.outbox().postpone(&self.consumer, events).await?;
-        for (event, ..) in events {
-            if let Some(state) = self.cursors.get_mut(&event.shard) {
-                *state.postponed.entry(event.key.clone()).or_default() += 1;
-            }
-        }
-        Ok(())
-    }
-
     /// Returns true when earlier events with the same key are postponed.
     fn is_behind_postponed(&self, event: &Stored) -> bool {
         self.cursors.get(&event.shard).is_some_and(|state| state.postponed.contains_key(&event.key))
-    }
-
-    fn note_unsaved(&mut self, events: usize) {
-        let now = Instant::now();
-        let unsaved = self.unsaved.get_or_insert(Unsaved { since: now, last: now, events: 0 });
-        unsaved.last = now;
-        unsaved.events += events;
-    }
-
-    fn is_save_due(&self) -> bool {
-        let is_due = |unsaved: &Unsaved| self.has_save_failed || unsaved.is_due(Instant::now());
-        self.unsaved.as_ref().is_some_and(is_due)
-    }
-
-    /// Begins to save every cursor that moved. While another save is under way, nothing happens.
-    fn begin_save(&mut self) {
-        if self.saving.is_some() {
-            return;
-        }
-        self.unsaved = None;
-        let moved = self.cursors.values().filter(|state| state.cursor != state.saved);
-        let cursors: Vec<Cursor> = moved.map(|state| state.cursor.clone()).collect();
-        if cursors.is_empty() {
-            return;
-        }
-        let (outbox, consumer, moved) =
-            (self.triggers.postgres.outbox(), self.consumer.clone(), cursors.clone());
-        let task = tokio::spawn(async move {
-            let moved: Vec<&Cursor> = moved.iter().collect();
-            in_time(limits::POSTGRES_HOST_WAIT, outbox.save(&consumer, &moved)).await
-        });
-        self.saving = Some(Saving { cursors, task });
-    }
-
-    /// Takes the result of a save. A shard that another node has claimed meanwhile is removed here.
-    fn take_saved(&mut self, saved: Saved) -> Result<(), Error> {
-        self.has_save_failed = saved.is_err();
-        // The cursors that were not saved are saved with the next ones.
-        let (cursors, ours) = saved.inspect_err(|_| self.note_unsaved(0))?;
-        for saved in cursors {
-            let shard = saved.shard;
-            // The shard may have been lost and claimed again since the save began.
-            let state = self.cursors.get_mut(&shard).filter(|state| state.cursor.is_same_claim(&saved));
-            match state {
-                Some(state) if ours.contains(&shard) => state.saved = saved,
-                Some(_) => drop(self.cursors.remove(&shard)),
-                None => {}
-            }
-        }
-        if self.unsaved.is_none() && self.cursors.values().any(|state| state.cursor != state.saved) {
-            self.note_unsaved(0);
-        }
-        self.update_owned_shards();
-        Ok(())
-    }
-
-    /// Waits for the end of the save under way, if there is one.
-    async fn end_save(&mut self) -> Result<(), Error> {
-        match self.saving {
-            Some(_) => {
-                let saved = end_of(&mut self.saving).await;
-                self.take_saved(saved)
-            }
-            None => Ok(()),
-        }
-    }
-
-    async fn save_all(&mut self) -> Result<(), Error> {
-        // Its cursors are saved again if it failed.
-        let _ = self.end_save().await;
-        self.begin_save();
-        self.end_save().await
-    }
-
-    async fn release_shards(mut self) {
-        if self.save_all().await.is_err() {
-            return;
-        }
-        for state in self.cursors.values() {
-            let outbox = self.triggers.postgres.outbox();
-            if let Err(error) = in_time(limits::POSTGRES_HOST_WAIT, outbox.release(&state.cursor)).await {
-                warn!(consumer = %self.consumer, shard = state.cursor.shard, %error, "cannot release a shard; another node can claim it when the lease expires");
-            }
-        }
-    }
-}
-
-/// Waits for the end of the save under way, for ever without one. Cancel safe.
-async fn end_of(saving: &mut Option<Saving>) -> Saved {
-    let Some(Saving { task, .. }) = saving else { return std::future::pending().await };
-    let ended = task.await;
-    let cursors = saving.take().map(|saving| saving.cursors).unwrap_or_default();
-    match ended {
-        Ok(saved) => saved.map(|ours| (cursors, ours)),
-        // A save that panicked has saved nothing that is known. The next save names the same cursors.
-        Err(error) => {
-            error!(%error, "saving the cursors of a consumer panicked; saving them again");
-            Ok((Vec::new(), Vec::new()))
-        }
-    }
-}
-
-impl Unsaved {
-    /// When the cursors are saved if no event comes before.
-    fn due_at(&self) -> Instant {
-        (self.last + limits::CURSOR_SAVE_IDLE).min(self.since + limits::CURSOR_SAVE_EVERY)
-    }
-
-    fn is_due(&self, now: Instant) -> bool {
-        self.events >= limits::CURSOR_SAVE_EVENTS_MAX || now >= self.since + limits::CURSOR_SAVE_EVERY
-    }
-}
-
-impl CursorState {
-    fn update_backpressure(&mut self, consumer: &str) {
-        let was = std::mem::replace(
-            &mut self.has_backpressure,
-            self.postponed.values().sum::<i64>() >= limits::RETRIES_MAX,
-        );
-        if self.has_backpressure && !was {
-            error!(
-                consumer,
-                shard = self.cursor.shard,
-                "{} events wait for a retry; the shard is not read further until some are settled",
-                limits::RETRIES_MAX
-            );
-        }
     }
 }
 
