@@ -86,12 +86,15 @@ async fn stored(
     let users: Vec<_> = (0..size).map(|n| format!("fan-{n}")).collect();
     let room = server.room(&users).await;
     let (sockets, heads): (Vec<_>, Vec<_>) = server.all_subscribed(&users, &room).await.into_iter().unzip();
-    // The node pushes the presence of everybody who signed in to everybody else of the room.
-    quiet(server.rig).await;
-    server.is(format!("a room of {size} for {time:?}"));
     let frame = |n| rig::message(n, &room, "a message of about the length that people write to each other");
     let run = Run::new(size, from, in_flight, true);
-    let (figures, received) = run.clone().measure(sockets, server.meter(), frame, time).await;
+    let ready = async {
+        // The node pushes the presence of everybody who signed in to everybody else of the room.
+        quiet(server.rig).await;
+        server.is(format!("a room of {size} for {time:?}"));
+        server.meter()
+    };
+    let (figures, received) = run.clone().measure(sockets, ready, frame, time, server.consumed()).await;
     let mut books = Books::default();
     for ((user, head), Received { pushed, acknowledged, .. }) in users.iter().zip(heads).zip(received) {
         // A peer promises no order, so only its store is compared.
@@ -119,8 +122,8 @@ pub(crate) async fn native(
     }
     let head = r#"{"type":"message.new","payload":""#;
     let text = format!("{head}{}\"}}", "x".repeat(frame_bytes.saturating_sub(head.len() + 2)));
-    let meter = Meter::start(native.pid(), None);
-    Run::new(size, from, in_flight, false).measure(sockets, meter, |_| text.clone(), time).await.0
+    let ready = async { Meter::start(native.pid(), None) };
+    Run::new(size, from, in_flight, false).measure(sockets, ready, |_| text.clone(), time, async {}).await.0
 }
 
 struct Run {
@@ -162,12 +165,15 @@ impl Run {
         })
     }
 
+    /// The clients read while the server gets ready, because a client that does not read is closed. They stay
+    /// connected until the messages are consumed.
     async fn measure(
         self: Arc<Self>,
         sockets: Vec<Socket>,
-        meter: Meter,
+        ready: impl Future<Output = Meter>,
         frame: impl Fn(u64) -> String,
         time: Duration,
+        consumed: impl Future<Output = ()>,
     ) -> (Figures, Vec<Received>) {
         let (mut writers, mut readers) = (Vec::new(), Vec::new());
         for socket in sockets {
@@ -175,6 +181,14 @@ impl Run {
             let (end, ending) = oneshot::channel();
             readers.push((tokio::spawn(self.clone().receive(reader, ending)), end));
             writers.push(writer);
+        }
+        let meter = ready.await;
+        if self.compares {
+            // A client that is silent for 90 s is closed, and making a large room takes its time.
+            let ping = frames::encode(frames::TEXT, br#"{"type":"ping"}"#);
+            for writer in &mut writers {
+                writer.write_all(&ping).await.expect("a frame is taken");
+            }
         }
         let start = Instant::now();
         let mut sent = 0;
@@ -201,6 +215,8 @@ impl Run {
             let _ = end.send(if n < self.senders { (sent + self.senders - 1 - n) / self.senders } else { 0 });
             received.push(reader.await.expect("a reader ends"));
         }
+        consumed.await;
+        drop(writers);
         wrong += received.iter().map(|received: &Received| received.refused as u64).sum::<u64>();
         let figures =
             Figures { per_second: Some(deliveries / took), ..Figures::default() }.with_cpu(cpu, deliveries);
@@ -229,7 +245,17 @@ impl Run {
                 }
                 () = &mut deadline => break,
             };
-            let Ok(Some(frame)) = frame else { break };
+            let Ok(Some(frame)) = frame else {
+                eprintln!("  a connection of the load ended: {frame:?}");
+                break;
+            };
+            if frame.opcode == frames::CLOSE {
+                eprintln!(
+                    "  the server closed a connection of the load: {:?}",
+                    frames::close_of(&frame.payload)
+                );
+                break;
+            }
             if !rig::is(&frame.payload, b"message.new") {
                 if rig::is(&frame.payload, b"message.sent") {
                     received.acknowledged.extend(SeenMessage::of(&frame.payload));

@@ -47,10 +47,12 @@ async fn read(rig: &Rig, people: usize) -> Row {
         let begin = Instant::now();
         let answer = rest.get(&path).await.expect(200);
         took.add(begin.elapsed());
-        let online = answer["presence"]
-            .as_array()
-            .map_or(0, |list| list.iter().filter(|person| person["status"] == "online").count());
-        wrong += u64::from(online != ASKED);
+        let people = answer["presence"].as_array().cloned().unwrap_or_default();
+        let online = people.iter().filter(|person| person["status"] == "online").count();
+        if online != ASKED {
+            eprintln!("  {online} of {ASKED} are online, from {} on", users[from]);
+            wrong += 1;
+        }
     }
     let mut control = Latencies::default();
     for _ in 0..QUESTIONS {

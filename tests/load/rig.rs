@@ -105,6 +105,9 @@ impl Rig {
             let insert = "insert into app.participants (conversation_id, user_id, role, engaged) values";
             connection.run(&format!("{insert} {}", rows.join(", "))).await;
         }
+        // People who were added are engaged once they act. Only the engaged see each other's presence.
+        let engage = format!("update app.participants set engaged = true where conversation_id = '{room}'");
+        self.host.database.connect().await.run(&engage).await;
         room
     }
 }

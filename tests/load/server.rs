@@ -136,7 +136,32 @@ pub(crate) async fn quiet(rig: &Rig) {
     }
 }
 
+/// Longest wait for the consumers of a node.
+const CONSUMED_WITHIN: Duration = Duration::from_secs(120);
+
 impl<'a> Server<'a> {
+    /// Waits until all consumers of the node have handled all events, so that no later row pays for this one.
+    /// Clients stay connected meanwhile: `notify` writes a row for everybody who has left a room before it
+    /// comes to the message. A peer has no consumers.
+    pub(crate) async fn consumed(&self) {
+        const BEHIND: &str = "select count(*) from switchboard.cursors as c
+            where c.high < (select max(position) from switchboard.outbox as o where o.shard = c.shard)";
+        if !self.is_node() {
+            return;
+        }
+        self.is("waiting for the consumers");
+        let (connection, start) = (self.rig.host.database.connect().await, Instant::now());
+        while connection.rows(BEHIND).await[0].get::<_, i64>(0) > 0 {
+            if start.elapsed() > CONSUMED_WITHIN {
+                eprintln!(
+                    "  the consumers are not through after {CONSUMED_WITHIN:?}; the next row is slower for it"
+                );
+                break;
+            }
+            tokio::time::sleep(QUIET_LOOK).await;
+        }
+    }
+
     pub(crate) fn node(rig: &'a Rig) -> Self {
         Self { rig, peer: None }
     }
