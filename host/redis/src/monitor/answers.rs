@@ -1,4 +1,4 @@
-//! What a server answers about itself, read in one round trip.
+//! The answers of a server about itself, read in one round trip.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! What becomes of delivered events: done, postponed behind a retry, or parked. Postponed events that are due
-//! are delivered again.
+//! Stores the outcomes of delivered events: done, postponed behind a retry, or parked. Delivers postponed
+//! events again when they are due.
 
 use std::sync::Arc;
 use std::time::Duration;
