@@ -70,8 +70,7 @@ fn border(bytes: &[u8]) -> Result<(Vec<String>, Vec<String>), Failure> {
 }
 
 fn text(document: &Document) -> Result<String, Failure> {
-    let Manifest { name, description, on, grants, limits, canary, needs, scripts, config, public_settings } =
-        &document.manifest;
+    let Manifest { name, description, on, grants, limits, canary, needs, scripts, .. } = &document.manifest;
     let mut rows = vec![
         vec!["release".to_owned(), document.release.to_string()],
         vec!["size".to_owned(), page::bytes(document.bytes as u64)],
@@ -146,12 +145,14 @@ fn text(document: &Document) -> Result<String, Failure> {
     let needs = needs.migrations.iter().map(i64::to_string).collect::<Vec<_>>();
     row("migrations", needs.join(", "));
     row("scripts", scripts.keys().cloned().collect::<Vec<_>>().join(", "));
-    for (key, value) in config {
-        let value = match public_settings.contains(key) {
-            true => value.to_string(),
-            false => "(not shown: not in `public_settings`)".to_owned(),
+    for key in document.manifest.setting_keys() {
+        let value = match document.manifest.config.get(key) {
+            None => "(no default)".to_owned(),
+            Some(value) if document.manifest.is_public(key) => value.to_string(),
+            Some(_) => "(not shown: not in `public_settings`)".to_owned(),
         };
-        row("setting", format!("{key} = {value}"));
+        let rule = document.manifest.settings.get(key).map(|rule| format!("  ({})", rule.describe()));
+        row("setting", format!("{key} = {value}{}", rule.unwrap_or_default()));
     }
     row("imports", document.imports.join(", "));
     row("exports", document.exports.join(", "));

@@ -14,7 +14,7 @@ use switchboard_harness::{Harness, case};
 use switchboard_postgres::Postgres;
 use switchboard_recording::{Outcome, Recording, keep_all};
 use switchboard_redis::{self as redis, Redis};
-use switchboard_runtime::Backends;
+use switchboard_runtime::{Backends, Inputs};
 use switchboard_server::app::keyspace;
 use switchboard_telemetry::Tracer;
 
@@ -49,8 +49,8 @@ pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(),
         false => Harness::keeping(&cache)?,
     };
     let release = switchboard_harness::read(&file)?;
-    let settings = config.handler_settings(&release.manifest.name, &release.manifest.config);
-    let handler = harness.load_with(&release, settings).await?;
+    let overrides = config.handler_overrides(&release.manifest.name);
+    let handler = harness.load_with(&release, &Inputs { overrides, ..Inputs::default() }).await?;
     let recording = handler.invoke(&trigger, input).await?;
     out.answer(&document(&recording), recording.write(keep_all).trim_end());
     match recording.outcome {

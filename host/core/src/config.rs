@@ -128,8 +128,12 @@ pub struct Config {
     /// The share of traced calls, among calls without a trace of their own: 0.01 is one in a hundred.
     pub otlp_sample: f64,
 
-    /// Settings of handlers, over the `[config]` of their manifests.
+    /// Settings of handlers on this node. They override the `[config]` of their manifests and the live
+    /// settings of the fleet.
     pub handlers: BTreeMap<String, Table>,
+    /// Where the settings of handlers come from, by handler and key: the file, or a variable.
+    #[serde(skip)]
+    pub handler_places: BTreeMap<(String, String), String>,
 
     /// Variables that begin with `SWITCHBOARD_` and name no setting.
     #[serde(skip)]
@@ -183,6 +187,7 @@ impl Default for Config {
             otlp_endpoint: None,
             otlp_sample: 0.01,
             handlers: BTreeMap::new(),
+            handler_places: BTreeMap::new(),
             unknown_variables: Vec::new(),
         }
     }
@@ -194,6 +199,15 @@ pub enum RecordedCalls {
     #[default]
     Failed,
     All,
+}
+
+/// A setting of a handler that a node overrides.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Override {
+    pub value: String,
+    /// Where the value comes from, for operators: `environment (SWITCHBOARD_HANDLERS__POLL__LANES)` or
+    /// `file (switchboard.toml)`.
+    pub place: String,
 }
 
 /// The recordings of a node: which calls, and with which contents.
@@ -243,6 +257,7 @@ impl Config {
         // Check the file before variables override it, so that an error names its source.
         Self::deserialize(settings.clone()).map_err(|error| invalid(source, &error))?;
 
+        let mut handler_places = places_in_file(source, &settings);
         let mut unknown_variables = Vec::new();
         for (variable, value) in environment {
             // Variables of other programs may have any content, also no text.
@@ -263,8 +278,12 @@ impl Config {
             }
             Self::deserialize(with.clone()).map_err(|error| invalid(variable, &error))?;
             settings = with;
+            if let Some(of_handler) = handler_setting(name) {
+                handler_places.insert(of_handler, format!("environment ({variable})"));
+            }
         }
         let mut config = Self::deserialize(settings).map_err(|error| invalid(source, &error))?;
+        config.handler_places = handler_places;
         unknown_variables.sort_unstable();
         config.unknown_variables = unknown_variables;
         config.unset_empty();
@@ -308,13 +327,15 @@ impl Config {
         required(&self.secret, "secret", "role passwords and the artifact cache's key are derived from it")
     }
 
-    /// The settings of one handler as the guest reads them: the manifest's, then the operator's.
-    pub fn handler_settings(&self, name: &str, defaults: &Table) -> BTreeMap<String, String> {
-        let overrides = self.handlers.get(name).into_iter().flatten();
-        defaults
-            .iter()
-            .chain(overrides)
-            .map(|(key, value)| (key.clone(), crate::manifest::Manifest::setting(value)))
+    /// The settings of one handler that this node's file and environment override.
+    pub fn handler_overrides(&self, name: &str) -> BTreeMap<String, Override> {
+        let settings = self.handlers.get(name).into_iter().flatten();
+        settings
+            .map(|(key, value)| {
+                let place = self.handler_places.get(&(name.to_owned(), key.clone())).cloned();
+                let value = crate::manifest::Manifest::setting(value);
+                (key.clone(), Override { value, place: place.unwrap_or_else(|| "configuration".to_owned()) })
+            })
             .collect()
     }
 
@@ -380,13 +401,13 @@ fn required<'a>(
 /// prefix too.
 fn overlay(settings: &mut Table, name: &str, value: &str) -> bool {
     match *name.split("__").collect::<Vec<_>>() {
-        ["HANDLERS", handler, key] => {
-            let handler = handler.to_lowercase().replace('_', "-");
+        ["HANDLERS", ..] => {
+            let Some((handler, key)) = handler_setting(name) else { return false };
             let handlers = settings.entry("handlers").or_insert_with(|| Value::Table(Table::new()));
             let Some(handlers) = handlers.as_table_mut() else { return false };
             let table = handlers.entry(handler).or_insert_with(|| Value::Table(Table::new()));
             let Some(table) = table.as_table_mut() else { return false };
-            table.insert(key.to_lowercase(), scalar(value));
+            table.insert(key, scalar(value));
             true
         }
         [_] => {
@@ -398,6 +419,23 @@ fn overlay(settings: &mut Table, name: &str, value: &str) -> bool {
         }
         _ => false,
     }
+}
+
+/// The handler and the key of a variable `HANDLERS__SEND_MESSAGE__LANES`, without its prefix.
+fn handler_setting(name: &str) -> Option<(String, String)> {
+    match *name.split("__").collect::<Vec<_>>() {
+        ["HANDLERS", handler, key] => Some((handler.to_lowercase().replace('_', "-"), key.to_lowercase())),
+        _ => None,
+    }
+}
+
+/// The settings of handlers in the file.
+fn places_in_file(source: &str, settings: &Table) -> BTreeMap<(String, String), String> {
+    let handlers = settings.get("handlers").and_then(Value::as_table).into_iter().flatten();
+    let keys = handlers.flat_map(|(handler, table)| {
+        table.as_table().into_iter().flat_map(move |table| table.keys().map(move |key| (handler, key)))
+    });
+    keys.map(|(handler, key)| ((handler.clone(), key.clone()), format!("file ({source})"))).collect()
 }
 
 /// The form of a setting in a variable, from the type of its default.
@@ -490,10 +528,22 @@ mod tests {
         assert_eq!((config.connections_max, config.drain_ms), (6, 7));
         assert_eq!(config.listen.port(), 1234);
         assert_eq!(config.jwt_algorithms, ["HS256", "EdDSA"]);
-        let defaults = "messages_per_minute = 25\nlanes = 2".parse().unwrap();
-        let settings = config.handler_settings("send-message", &defaults);
-        assert_eq!(settings["messages_per_minute"], "99");
-        assert_eq!(settings["lanes"], "2");
+        assert_eq!(config.handlers["send-message"]["messages_per_minute"].as_integer(), Some(99));
+    }
+
+    #[test]
+    fn an_override_of_a_handlers_setting_names_its_place() {
+        let config = read(
+            "[handlers.send-message]\nlanes = 2\nmessages_per_minute = 30",
+            &[("SWITCHBOARD_HANDLERS__SEND_MESSAGE__MESSAGES_PER_MINUTE", "99")],
+        )
+        .unwrap();
+        let overrides = config.handler_overrides("send-message");
+        let of = |key: &str| (overrides[key].value.as_str(), overrides[key].place.as_str());
+        assert_eq!(of("lanes"), ("2", "file (switchboard.toml)"));
+        let variable = "environment (SWITCHBOARD_HANDLERS__SEND_MESSAGE__MESSAGES_PER_MINUTE)";
+        assert_eq!(of("messages_per_minute"), ("99", variable));
+        assert!(config.handler_overrides("lists").is_empty());
     }
 
     #[test]

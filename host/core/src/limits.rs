@@ -59,6 +59,10 @@ pub const EVENT_ATTEMPTS_MAX: u32 = 100;
 pub const CANARY_FAILURES_MAX: u32 = 50;
 /// Maximum number of `public_settings`.
 pub const PUBLIC_SETTINGS_MAX: usize = 64;
+/// Maximum number of settings that a manifest names, and of live settings of a handler. More are refused.
+pub const SETTINGS_PER_HANDLER_MAX: usize = 128;
+/// Maximum size of the value of a setting. A larger one is refused.
+pub const SETTING_BYTES_MAX: usize = 16 * 1024;
 
 // ---- settings ---------------------------------------------------------------------------------------------
 
@@ -591,6 +595,15 @@ pub const RELEASES_LOADED_PER_HANDLER: usize = 5;
 pub const DIGEST_PREFIX_MIN: usize = 6;
 /// Maximum number of signatures of one release in one file or header.
 pub const SIGNATURES_MAX: usize = 16;
+
+/// Maximum size of all live settings of a handler together, because each change stores them all. A change
+/// beyond it is refused.
+pub const SETTINGS_BYTES_MAX: usize = 64 * 1024;
+/// Maximum number of stored changes of the live settings of one handler. At the bound the oldest is deleted;
+/// a rollback to it is then not possible.
+pub const SETTINGS_HISTORY_KEPT: i64 = 1000;
+/// Maximum length of a setting's name. Only a handler that never ran can get one that its manifest lacks.
+pub const SETTING_KEY_BYTES_MAX: usize = 64;
 
 // ---- deploys ----------------------------------------------------------------------------------------------
 

@@ -1,6 +1,8 @@
 //! The manifest of a release: what it answers, what it may use, and how much. It is parsed once, so every
 //! `Manifest` is valid. This module does not inspect code: the runtime checks imports against grants.
 
+mod settings;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::Error;
 use crate::limits;
+pub use settings::{Bound, SettingRule, SettingType};
 
 /// The name of the custom section that carries `handler.toml` inside a release file.
 pub const SECTION: &str = "switchboard:manifest";
@@ -43,6 +46,10 @@ pub struct Manifest {
     /// Defaults of the handler's settings; the operator can override them.
     #[serde(default)]
     pub config: toml::Table,
+    /// Types and bounds of settings, with or without a default. Nodes of the version before do not know this
+    /// member, so it is stored only where a manifest uses it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub settings: BTreeMap<String, SettingRule>,
 }
 
 /// The triggers of the handler.
@@ -439,10 +446,7 @@ impl Manifest {
             self.public_settings.len() <= limits::PUBLIC_SETTINGS_MAX,
             &format!("`public_settings` names at most {} settings", limits::PUBLIC_SETTINGS_MAX),
         )?;
-        for (key, value) in &self.config {
-            rule(!value.is_table() && !value.is_array(), &format!("`config.{key}` is not a plain value"))?;
-        }
-        Ok(())
+        self.check_settings()
     }
 
     /// A copy for display: placeholders replace the values of settings that are not public.
@@ -493,7 +497,8 @@ fn ms(limit: Duration) -> u64 {
     limit.as_millis() as u64
 }
 
-fn is_name(name: &str) -> bool {
+/// Whether a handler may have this name.
+pub fn is_name(name: &str) -> bool {
     (1..=limits::MANIFEST_NAME_BYTES_MAX).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }

@@ -27,12 +27,11 @@ pub mod statements;
 pub mod suite;
 mod world;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use switchboard_core::config::Config;
-use switchboard_runtime::{Backends, Compiler, LoadedRelease, Options, ReleaseFile, Runtime};
+use switchboard_runtime::{Backends, Compiler, Inputs, LoadedRelease, Options, ReleaseFile, Runtime};
 use switchboard_telemetry::Tracer;
 
 pub use bench::{Call, Handler, Ran};
@@ -63,20 +62,16 @@ impl Harness {
     }
 
     pub async fn load(&self, file: impl AsRef<Path>) -> Result<Handler, Error> {
-        self.load_with(&read(file.as_ref())?, BTreeMap::new()).await
+        self.load_with(&read(file.as_ref())?, &Inputs::default()).await
     }
 
-    /// Loads it with settings over the manifest's.
-    pub async fn load_with(
-        &self,
-        file: &ReleaseFile,
-        settings: BTreeMap<String, String>,
-    ) -> Result<Handler, Error> {
-        Ok(Handler::new(self.runtime.clone(), self.runtime.load(file, settings).await?))
+    /// Loads it with inputs, for instance with settings over the manifest's.
+    pub async fn load_with(&self, file: &ReleaseFile, inputs: &Inputs) -> Result<Handler, Error> {
+        Ok(Handler::new(self.runtime.clone(), self.runtime.load(file, inputs).await?))
     }
 
     pub async fn load_bytes(&self, bytes: impl Into<bytes::Bytes>) -> Result<Handler, Error> {
-        self.load_with(&ReleaseFile::parse(bytes)?, BTreeMap::new()).await
+        self.load_with(&ReleaseFile::parse(bytes)?, &Inputs::default()).await
     }
 }
 

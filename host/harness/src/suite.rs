@@ -94,7 +94,7 @@ pub async fn again(handler: &Handler, recorded: &Recording) -> Result<Recording,
 }
 
 pub(super) fn settings_of(handler: &Handler, scenario: Option<&Scenario>) -> BTreeMap<String, String> {
-    let mut settings = handler.release.settings().clone();
+    let mut settings = handler.release.settings();
     settings.extend(scenario.into_iter().flat_map(|scenario| scenario.settings.clone()));
     settings
 }

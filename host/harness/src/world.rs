@@ -24,7 +24,7 @@ use switchboard_fanout::{ConnectionInfo, Hub, Outlet, Wakes};
 use switchboard_postgres::{Migrations, Postgres, migrate, owner};
 use switchboard_recording::Scenario;
 use switchboard_redis::{Keyspace, Redis};
-use switchboard_runtime::{Backends, ReleaseFile, Runtime};
+use switchboard_runtime::{Backends, Inputs, ReleaseFile, Runtime};
 use switchboard_telemetry::Tracer;
 
 /// The database of Redis for tests, which is emptied before each test.
@@ -262,7 +262,7 @@ impl World {
         file: &ReleaseFile,
         settings: BTreeMap<String, String>,
     ) -> Result<Handler> {
-        let release = self.runtime.load(file, settings).await?;
+        let release = self.runtime.load(file, &Inputs::overriding(settings)).await?;
         Ok(Handler { runtime: self.runtime.clone(), release, world: Some(self.clone()) })
     }
 

@@ -133,7 +133,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::registry::{Canary, Candidate, Entry};
+    use crate::registry::{Candidate, Entry};
     use switchboard_runtime::{Caller, Ending, Kind, Trigger, Used};
     use switchboard_testing::manifests::Declared;
 
@@ -153,7 +153,7 @@ mod tests {
         let [of_running, of_canary, of_kept] = [b"a", b"b", b"c"].map(|text| Digest::of(text));
         let mut entry = Entry::new("echo", of_running, 1, running);
         let candidate = Candidate { digest: of_canary, release: canary, percent: 10 };
-        entry.canary = Some(Canary::new(candidate));
+        entry.set_canary(candidate, None);
         let table = RoutingTable::of([Arc::new(entry)]).unwrap();
 
         let page = page("n1", &table, vec![(of_kept, "echo".to_owned(), kept)]);

@@ -65,7 +65,8 @@ pub struct Entry<R = LoadedRelease> {
     /// The generation rises with every switch in the fleet, so that two nodes can tell which entry is newer.
     pub generation: i64,
     pub running: Arc<R>,
-    pub canary: Option<Canary<R>>,
+    /// Shared with the entry that follows it, while the canary stays the same.
+    pub canary: Option<Arc<Canary<R>>>,
     /// Gets a copy of some calls of `running`. Its answers are not used.
     pub shadow: Option<Candidate<R>>,
 }
@@ -75,6 +76,12 @@ pub struct Candidate<R = LoadedRelease> {
     pub digest: Digest,
     pub release: Arc<R>,
     pub percent: u8,
+}
+
+impl<R> Candidate<R> {
+    fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.release, &other.release) && self.percent == other.percent
+    }
 }
 
 /// A candidate that answers some of the users.
@@ -114,6 +121,41 @@ impl<R> Canary<R> {
 impl<R> Entry<R> {
     pub fn new(name: impl Into<String>, digest: Digest, generation: i64, running: Arc<R>) -> Self {
         Self { name: name.into(), digest, generation, running, canary: None, shadow: None }
+    }
+
+    /// Makes a release the canary. If it is the canary of `before` already, beside the same running release,
+    /// it continues with its calls and its judgement.
+    pub fn set_canary(&mut self, candidate: Candidate<R>, before: Option<&Self>) {
+        let same = before
+            .filter(|before| Arc::ptr_eq(&before.running, &self.running))
+            .and_then(|before| before.canary.as_ref())
+            .filter(|canary| canary.candidate.is_same(&candidate));
+        self.canary = Some(same.map_or_else(|| Arc::new(Canary::new(candidate)), Arc::clone));
+    }
+
+    /// Whether both entries have the same loaded releases in the same roles. Then only their inputs differ.
+    pub fn has_releases_of(&self, other: &Self) -> bool {
+        let same_canary = match (&self.canary, &other.canary) {
+            (None, None) => true,
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        };
+        let same_shadow = match (&self.shadow, &other.shadow) {
+            (None, None) => true,
+            (Some(one), Some(other)) => one.is_same(other),
+            _ => false,
+        };
+        Arc::ptr_eq(&self.running, &other.running) && same_canary && same_shadow
+    }
+
+    /// Returns the loaded release with this digest, if the entry has it in any role.
+    pub fn release(&self, digest: Digest) -> Option<&Arc<R>> {
+        if self.digest == digest {
+            return Some(&self.running);
+        }
+        let canary = self.canary.as_ref().map(|canary| &canary.candidate);
+        let mut candidates = canary.into_iter().chain(&self.shadow);
+        candidates.find(|candidate| candidate.digest == digest).map(|candidate| &candidate.release)
     }
 
     /// Picks the release for a user, or for the subject of a call without a user. A subject always gets the

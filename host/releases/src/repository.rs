@@ -18,11 +18,13 @@ use switchboard_postgres::{owner, poll};
 
 mod files;
 mod nodes;
+mod settings;
 mod shadows;
 mod signatures;
 
 pub use files::{FOUND_BY, GUARDED_BY, SkipReason};
 pub use nodes::{Node, NodeAnswer, NodeHandler, Report};
+pub use settings::{LiveSetting, LiveSettings, SettingChange, SettingsEvent};
 pub use shadows::ShadowReport;
 
 #[derive(Clone)]

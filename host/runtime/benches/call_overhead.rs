@@ -8,7 +8,6 @@
 #[path = "../../../tests/guests/send-shaped/src/rules.rs"]
 mod rules;
 
-use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -17,7 +16,7 @@ use serde_json::{Value, json};
 use switchboard_contract::frame::Request;
 use switchboard_contract::types::Principal;
 use switchboard_runtime::export::Frame;
-use switchboard_runtime::{Backends, Call, Compiler, Options, ReleaseFile, Runtime};
+use switchboard_runtime::{Backends, Call, Compiler, Inputs, Options, ReleaseFile, Runtime};
 use switchboard_telemetry::Tracer;
 
 const PAYLOAD: &str = r#"{"conversation_id":"0198f3c2-7a51-7c3e-9b1a-4f2d8e6b1c90","content":"see you at the con đường at ten, bring the slides","client_msg_id":"7f3d2c1b-0001"}"#;
@@ -39,7 +38,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let runtime = Runtime::with(options, Backends::default())?;
     let file = ReleaseFile::parse(std::fs::read(file)?)?;
-    let release = runtime.load(&file, BTreeMap::new()).await?;
+    let release = runtime.load(&file, &Inputs::default()).await?;
 
     let mut guest = Vec::with_capacity(calls);
     let mut native = Vec::with_capacity(calls);

@@ -19,10 +19,10 @@ use switchboard_core::Blamed;
 use switchboard_telemetry::spans;
 
 /// Returns the attributes that the spans of a traced call and of its host calls share.
-pub(super) fn span_attributes(release: &LoadedRelease, state: &CallState) -> Vec<(&'static str, String)> {
+pub(super) fn span_attributes(state: &CallState) -> Vec<(&'static str, String)> {
     let mut attributes = vec![
-        ("handler.name", release.name().to_owned()),
-        ("handler.release", release.terms.release_short.clone()),
+        ("handler.name", state.terms.handler.clone()),
+        ("handler.release", state.terms.release_short.clone()),
         ("call", state.id.to_string()),
     ];
     attributes.extend(state.request.as_ref().map(|request| ("request_id", request.to_string())));
@@ -38,7 +38,7 @@ pub(super) fn record_span<E: Export>(
     span: &spans::ActiveSpan,
 ) {
     let outcome = result.as_ref().err().map_or("returned", |failure| failure.kind.as_str());
-    let mut attributes = span_attributes(release, state);
+    let mut attributes = span_attributes(state);
     attributes.extend([
         ("trigger", E::NAME.to_owned()),
         ("outcome", outcome.to_owned()),
@@ -68,7 +68,7 @@ pub(super) async fn run<E: Export>(
     let span = tracing::debug_span!(
         "call",
         handler.name = release.name(),
-        handler.release = release.terms.release_short,
+        handler.release = store.data().terms.release_short,
         call = &*store.data().id,
         request_id = store.data().request.as_deref(),
         trigger = E::NAME,
@@ -89,12 +89,12 @@ pub(super) async fn run<E: Export>(
         Ok(Err(error)) => Err(classify(&error, store.data())),
         Err(_) => Err(Failure::new(
             Kind::Deadline,
-            format!("no answer after {} ms", release.terms.limits.deadline_ms),
+            format!("no answer after {} ms", store.data().terms.limits.deadline_ms),
         )),
     };
     // The detail may contain texts of the guest, and so secret settings.
     let result = result.map_err(|failure| Failure {
-        detail: release.terms.secrets.conceal_text(&failure.detail).into_owned(),
+        detail: store.data().terms.secrets.conceal_text(&failure.detail).into_owned(),
         ..failure
     });
     (result, store.into_data())
@@ -144,7 +144,7 @@ pub(super) fn log_failure(
     }
     warn!(
         handler.name = release.name(),
-        handler.release = release.terms.release_short,
+        handler.release = state.terms.release_short,
         call = &*state.id,
         request_id = state.request.as_deref(),
         user,

@@ -13,6 +13,7 @@ mod error;
 pub mod export;
 mod failure;
 mod file;
+mod inputs;
 mod interfaces;
 mod invoke;
 mod load;
@@ -27,7 +28,6 @@ mod tests;
 mod ticker;
 mod trigger;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -35,9 +35,9 @@ use std::time::Instant;
 use tracing::debug;
 use uuid::Uuid;
 
-use crate::interfaces::CallState;
 use crate::interfaces::call::{Middleware, Script};
 use crate::interfaces::turns::Turns;
+use crate::interfaces::{CallState, Terms};
 use background::BackgroundThreads;
 use budget::Budget;
 use compile::Artifacts;
@@ -60,6 +60,7 @@ pub use error::Error;
 pub use export::Export;
 pub use failure::{Failure, Kind};
 pub use file::ReleaseFile;
+pub use inputs::Inputs;
 pub use load::{HasManifest, Load, Observable};
 pub use observer::{CallObserver, ObserverSlot};
 pub use release::{LoadedRelease, releases_loaded};
@@ -146,18 +147,14 @@ impl Runtime {
         })
     }
 
-    /// Loads a release, so that it is ready for traffic. `settings` override the manifest's `[config]`.
-    pub async fn load(
-        &self,
-        file: &ReleaseFile,
-        settings: BTreeMap<String, String>,
-    ) -> Result<Arc<LoadedRelease>, Error> {
+    /// Loads a release, so that it is ready for traffic.
+    pub async fn load(&self, file: &ReleaseFile, inputs: &Inputs) -> Result<Arc<LoadedRelease>, Error> {
         let component = self.artifacts.load(&self.env.engine, file).await?;
         // Makes the initial memory image of every instance here, and not in the first call.
         component.initialize_copy_on_write_image().map_err(|error| {
             Error::of_host(format!("cannot prepare the memory of the release: {error:#}"))
         })?;
-        let release = LoadedRelease::link(&self.env, self.budget.claims(), &component, file, settings)?;
+        let release = LoadedRelease::link(&self.env, self.budget.claims(), &component, file, inputs)?;
         self.warm(&release).await?;
         Ok(Arc::new(release))
     }
@@ -167,7 +164,7 @@ impl Runtime {
     pub async fn check_scripts(&self, release: &LoadedRelease) -> Result<(), Error> {
         let Some(redis) = &self.backends.redis else { return Ok(()) };
         let deadline = tokio::time::Instant::now() + limits::REDIS_ANSWER_WAIT;
-        for script in release.terms.scripts.values() {
+        for script in release.terms().scripts.values() {
             if let Some(error) = redis.compile_error(script, deadline).await {
                 let name = &script.name;
                 return Err(Error::of_release(format!("the script `{name}` does not compile: {error}")));
@@ -178,7 +175,7 @@ impl Runtime {
 
     async fn warm(&self, release: &LoadedRelease) -> Result<(), Error> {
         // A replay without answers, so a host call of a start function ends the instance.
-        let state = self.state(release, warming(), Source::Replay(Script::new(Vec::new())), None);
+        let state = self.state(release.terms(), warming(), Source::Replay(Script::new(Vec::new())), None);
         let mut store = store::build(&self.env, state);
         let deadline = store.data().deadline;
         let failure =
@@ -206,10 +203,12 @@ impl Runtime {
         let keeps = self.recordings.as_ref().filter(|recordings| recordings.begin());
         let recorder = (keeps.is_some() || is_observed).then(Recorder::default);
         let input = input.into();
-        let (result, state) = self.run::<E>(release, call, Source::Live, recorder, input.clone()).await;
+        let terms = release.terms();
+        let (result, state) =
+            self.run::<E>(release, terms, call, Source::Live, recorder, input.clone()).await;
         let failed = invoke::ending::<E>(&result).is_bad();
         if let Some((state, taken)) = state.and_then(recording::taken) {
-            let recording = recording::recording_of::<E>(release, &state.id, &input, taken, &result);
+            let recording = recording::recording_of::<E>(&state.terms, &state.id, &input, taken, &result);
             if let Some(recordings) = keeps {
                 recordings.keep(&recording, failed).await;
             }
@@ -223,10 +222,11 @@ impl Runtime {
         result
     }
 
-    /// Runs a call. The state is `None` when the call got no slot.
+    /// Runs a call under these terms of the release. The state is `None` when the call got no slot.
     async fn run<E: Export>(
         &self,
         release: &Arc<LoadedRelease>,
+        terms: Arc<Terms>,
         call: Call,
         source: Source,
         recorder: Option<Recorder>,
@@ -240,7 +240,7 @@ impl Runtime {
             // At debug level and otherwise only counted, because a line for each would add to the load.
             debug!(
                 handler.name = release.name(),
-                handler.release = release.terms.release_short,
+                handler.release = terms.release_short,
                 call = &*call.id,
                 request_id = call.request.as_deref(),
                 trigger = E::NAME,
@@ -255,9 +255,9 @@ impl Runtime {
             Source::Live if self.tracer.is_on() => self.tracer.begin(call.cause.or_else(|| E::cause(&input))),
             _ => None,
         };
-        let mut state = self.state(release, call, source, recorder);
+        let mut state = self.state(terms, call, source, recorder);
         if span.is_some() {
-            state.middleware.span_attributes = invoke::span_attributes(release, &state);
+            state.middleware.span_attributes = invoke::span_attributes(&state);
         }
         state.middleware.span = span.clone();
         let store = store::build(&self.env, state);
@@ -284,14 +284,7 @@ impl Runtime {
         (result, Some(state))
     }
 
-    fn state(
-        &self,
-        release: &LoadedRelease,
-        call: Call,
-        source: Source,
-        recorder: Option<Recorder>,
-    ) -> CallState {
-        let terms = release.terms.clone();
+    fn state(&self, terms: Arc<Terms>, call: Call, source: Source, recorder: Option<Recorder>) -> CallState {
         let middleware = Middleware::new(
             &terms.limits,
             terms.host_call_stats.clone(),

@@ -1,10 +1,9 @@
 //! The runtime as releases use it: it makes a release file ready to run, and replays recorded calls. These
 //! are traits, so that the tests of releases need no WebAssembly (`switchboard-testing` implements them).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Error, LoadedRelease, ObserverSlot, ReleaseFile, ReleaseStats, Runtime};
+use super::{Error, Inputs, LoadedRelease, ObserverSlot, ReleaseFile, ReleaseStats, Runtime};
 use switchboard_core::manifest::Manifest;
 use switchboard_recording::Recording;
 use switchboard_telemetry::histogram::Counts;
@@ -18,8 +17,12 @@ pub trait Load: Send + Sync + 'static {
     fn load(
         &self,
         file: &ReleaseFile,
-        settings: BTreeMap<String, String>,
+        inputs: &Inputs,
     ) -> impl Future<Output = Result<Arc<Self::Release>, Error>> + Send;
+
+    /// Gives a loaded release other inputs: calls that begin from now on use them. On an error the release
+    /// keeps those that it has. The caller applies the inputs of a release one after the other.
+    fn apply(&self, release: &Arc<Self::Release>, inputs: &Inputs) -> Result<(), Error>;
 
     /// Checks that are made once, at the deploy, and not again on every node.
     fn vet(&self, release: &Arc<Self::Release>) -> impl Future<Output = Result<(), Error>> + Send;
@@ -51,12 +54,12 @@ pub trait Observable: HasManifest {
 impl Load for Arc<Runtime> {
     type Release = LoadedRelease;
 
-    async fn load(
-        &self,
-        file: &ReleaseFile,
-        settings: BTreeMap<String, String>,
-    ) -> Result<Arc<LoadedRelease>, Error> {
-        Runtime::load(self, file, settings).await
+    async fn load(&self, file: &ReleaseFile, inputs: &Inputs) -> Result<Arc<LoadedRelease>, Error> {
+        Runtime::load(self, file, inputs).await
+    }
+
+    fn apply(&self, release: &Arc<LoadedRelease>, inputs: &Inputs) -> Result<(), Error> {
+        release.apply(inputs)
     }
 
     async fn vet(&self, release: &Arc<LoadedRelease>) -> Result<(), Error> {
@@ -91,6 +94,6 @@ impl Observable for LoadedRelease {
     }
 
     fn host_calls(&self) -> Vec<(&'static str, Counts)> {
-        LoadedRelease::host_calls(self).collect()
+        LoadedRelease::host_calls(self)
     }
 }

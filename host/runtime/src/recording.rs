@@ -8,8 +8,7 @@ use tracing::warn;
 
 use super::export::Export;
 use super::failure::Failure;
-use super::release::LoadedRelease;
-use crate::interfaces::CallState;
+use crate::interfaces::{CallState, Terms};
 use switchboard_core::config::{RecordedCalls, RecordingSettings};
 use switchboard_core::limits;
 use switchboard_recording::{self as recording, Exchange, Outcome, Recording, redact_bodies, redact_secrets};
@@ -74,17 +73,17 @@ pub(super) fn taken(mut state: CallState) -> Option<(CallState, Taken)> {
     Some((state, taken))
 }
 
-/// Makes the recording of a call. It contains no secret setting.
+/// Makes the recording of a call that ran under these terms. It contains no secret setting.
 pub(super) fn recording_of<E: Export>(
-    release: &LoadedRelease,
+    terms: &Terms,
     call: &str,
     input: &E::Input,
     (exchanges, left_out): Taken,
     result: &Result<E::Output, Failure>,
 ) -> Recording {
     let mut recording = Recording {
-        handler: release.name().to_owned(),
-        release: Some(release.digest),
+        handler: terms.handler.clone(),
+        release: Some(terms.release),
         call: call.to_owned(),
         trigger: E::NAME.to_owned(),
         scenario: None,
@@ -99,6 +98,6 @@ pub(super) fn recording_of<E: Export>(
         },
     };
     // This is the only place that makes a recording of a call, so no recording contains a secret setting.
-    release.terms.secrets.conceal_recording(&mut recording);
+    terms.secrets.conceal_recording(&mut recording);
     recording
 }

@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 use wasmtime::component::{Component, InstancePre};
 
@@ -13,6 +14,7 @@ use super::Error;
 use super::budget::Claims;
 use super::engine::EngineEnv;
 use super::file::ReleaseFile;
+use super::inputs::Inputs;
 use super::observer::ObserverSlot;
 use super::stats::ReleaseStats;
 use crate::interfaces::call::HostCallStats;
@@ -34,7 +36,8 @@ const CONTRACT: &str = "switchboard:host/";
 pub struct LoadedRelease {
     pub digest: Digest,
     pub manifest: Manifest,
-    pub(super) terms: Arc<Terms>,
+    /// Replaced by `apply`. A call takes them once, at its begin, so it sees one set of settings.
+    terms: ArcSwap<Terms>,
     pub(super) exports: Exports,
     /// The call slots of the handler's `concurrency`. They belong to the loaded release, so a new release
     /// starts with all of them free.
@@ -63,7 +66,7 @@ impl LoadedRelease {
         claims: Claims,
         component: &Component,
         file: &ReleaseFile,
-        settings: BTreeMap<String, String>,
+        inputs: &Inputs,
     ) -> Result<Self, Error> {
         let manifest = file.manifest.clone();
         fits(component, &manifest)?;
@@ -74,22 +77,19 @@ impl LoadedRelease {
             .map_err(|error| Error::of_release(format!("the release does not fit this host: {error:#}")))?;
         let exports = Exports::of(env, component, &linked, &manifest.on)?;
 
-        let mut effective: BTreeMap<String, String> =
-            manifest.config.iter().map(|(key, value)| (key.clone(), Manifest::setting(value))).collect();
-        effective.extend(settings);
+        let settings = inputs.effective(&manifest)?;
+        let scripts = manifest.scripts.iter();
+        let scripts =
+            scripts.map(|(name, text)| (name.clone(), Script::new(name, text, &manifest.grants.redis)));
         let terms = Terms {
             handler: manifest.name.clone(),
             release: file.digest,
             release_short: file.digest.short(),
             grants: manifest.grants.clone(),
             limits: manifest.limits.clone(),
-            secrets: Secrets::new(&effective, &manifest.public_settings),
-            settings: effective,
-            scripts: manifest
-                .scripts
-                .iter()
-                .map(|(name, text)| (name.clone(), Script::new(name, text, &manifest.grants.redis)))
-                .collect(),
+            secrets: Secrets::new(&settings, &manifest.public_settings),
+            settings,
+            scripts: Arc::new(scripts.collect()),
             host_call_stats: HostCallStats::new(),
             memory: claims.memory,
             turns: claims.turns,
@@ -101,7 +101,7 @@ impl LoadedRelease {
             stats: ReleaseStats::default(),
             observer: ObserverSlot::default(),
             _counted: Counted::new(),
-            terms: Arc::new(terms),
+            terms: ArcSwap::from_pointee(terms),
             exports,
             manifest,
         })
@@ -111,18 +111,33 @@ impl LoadedRelease {
         &self.manifest.name
     }
 
+    /// Gives the release other inputs: calls that begin from now on use them, and calls in flight finish with
+    /// theirs. Code, statistics, call slots and observers stay. The caller must not apply the inputs of one
+    /// release in two tasks at once, because older ones could then replace newer ones.
+    ///
+    /// # Errors
+    /// The inputs do not fit the release. It keeps those that it has.
+    pub fn apply(&self, inputs: &Inputs) -> Result<(), Error> {
+        let settings = inputs.effective(&self.manifest)?;
+        let secrets = Secrets::new(&settings, &self.manifest.public_settings);
+        let before = self.terms();
+        self.terms.store(Arc::new(Terms { settings, secrets, ..(*before).clone() }));
+        Ok(())
+    }
+
+    /// Returns the terms for a call that begins now.
+    pub(super) fn terms(&self) -> Arc<Terms> {
+        self.terms.load_full()
+    }
+
     /// Returns the counts of its host calls, for each function.
-    pub fn host_calls(&self) -> impl Iterator<Item = (&'static str, Counts)> {
-        self.terms.host_call_stats.counts()
+    pub fn host_calls(&self) -> Vec<(&'static str, Counts)> {
+        self.terms().host_call_stats.counts().collect()
     }
 
-    /// Returns the setting that `config.get` answers.
-    pub fn setting(&self, key: &str) -> Option<&str> {
-        self.terms.settings.get(key).map(String::as_str)
-    }
-
-    pub fn settings(&self) -> &BTreeMap<String, String> {
-        &self.terms.settings
+    /// Returns the settings that a call that begins now reads with `config.get`.
+    pub fn settings(&self) -> BTreeMap<String, String> {
+        self.terms().settings.clone()
     }
 }
 

@@ -8,6 +8,7 @@ use super::export::{Export, with_export};
 use super::recording::{recording_of, taken};
 use super::release::LoadedRelease;
 use super::{Call, Error, Runtime};
+use crate::interfaces::Terms;
 use crate::interfaces::call::{Function, Script, Source};
 use switchboard_core::limits;
 use switchboard_recording::{self as recording, Exchange, Recorder, Recording};
@@ -29,9 +30,10 @@ impl Runtime {
         // Recorded answers do not depend on the caller. A guest that sees principal and connection has them
         // in its input.
         let call = Call { id: recording.call.as_str().into(), ..Call::new(None) };
-        let source = Source::Replay(Script::new(with_settings_of(release, recording.exchanges.clone())));
+        let exchanges = recording.exchanges.clone();
+        let source = |terms: &Terms| Source::Replay(Script::new(with_settings_of(terms, exchanges)));
         let (input, bytes_max) = (recording.input.clone(), limits::RECORDING_BYTES_MAX * 2);
-        self.play(release, call, &recording.trigger, input, source, bytes_max).await
+        self.play_with(release, call, &recording.trigger, input, source, bytes_max).await
     }
 
     /// Runs and records a call with any source of answers. It records up to `bytes_max` bytes of host calls.
@@ -44,22 +46,38 @@ impl Runtime {
         release: &Arc<LoadedRelease>,
         call: Call,
         trigger: &str,
-        mut input: Value,
+        input: Value,
         source: Source,
         bytes_max: u64,
     ) -> Result<Recording, Error> {
-        recording::reveal(release.settings(), &mut input);
+        self.play_with(release, call, trigger, input, |_| source, bytes_max).await
+    }
+
+    /// The same with a source that depends on the terms of the call.
+    async fn play_with(
+        &self,
+        release: &Arc<LoadedRelease>,
+        call: Call,
+        trigger: &str,
+        mut input: Value,
+        source: impl FnOnce(&Terms) -> Source,
+        bytes_max: u64,
+    ) -> Result<Recording, Error> {
+        let terms = release.terms();
+        let source = source(&terms);
+        recording::reveal(&terms.settings, &mut input);
         let wrong =
             |why: String| Error::of_release(format!("the input does not fit the trigger `{trigger}`: {why}"));
         with_export!(trigger, E => {
             let input = recording::value_from(input).map_err(|error| wrong(error.to_string()))?;
-            Ok(self.play_as::<E>(release, call, input, source, bytes_max).await)
+            Ok(self.play_as::<E>(release, terms, call, input, source, bytes_max).await)
         }, Err(wrong("there is no such trigger".to_owned())))
     }
 
     async fn play_as<E: Export>(
         &self,
         release: &Arc<LoadedRelease>,
+        terms: Arc<Terms>,
         call: Call,
         input: E::Input,
         source: Source,
@@ -67,21 +85,22 @@ impl Runtime {
     ) -> Recording {
         let (id, input) = (call.id.clone(), Arc::new(input));
         let recorder = Some(Recorder::up_to(bytes_max));
-        let (result, state) = self.run::<E>(release, call, source, recorder, input.clone()).await;
+        let (result, state) =
+            self.run::<E>(release, terms.clone(), call, source, recorder, input.clone()).await;
         let taken = state.and_then(taken).map_or_else(Default::default, |(_, taken)| taken);
-        recording_of::<E>(release, &id, &input, taken, &result)
+        recording_of::<E>(&terms, &id, &input, taken, &result)
     }
 }
 
-/// Replaces recorded settings by those of this release. The answers of backends stay as recorded.
-fn with_settings_of(release: &LoadedRelease, mut exchanges: Vec<Exchange>) -> Vec<Exchange> {
+/// Replaces recorded settings by those of these terms. The answers of backends stay as recorded.
+fn with_settings_of(terms: &Terms, mut exchanges: Vec<Exchange>) -> Vec<Exchange> {
     for asked in exchanges.iter_mut().filter(|exchange| exchange.function == Function::ConfigGet.name()) {
         if let Some(key) = asked.args["key"].as_str() {
-            asked.answer = Some(json!(release.setting(key)));
+            asked.answer = Some(json!(terms.settings.get(key)));
         }
     }
     for answer in exchanges.iter_mut().filter_map(|exchange| exchange.answer.as_mut()) {
-        recording::reveal(release.settings(), answer);
+        recording::reveal(&terms.settings, answer);
     }
     exchanges
 }

@@ -54,12 +54,12 @@ async fn until(what: &str, so: impl Fn() -> bool) {
 impl Sandbox {
     async fn load(&self, file: &[u8]) -> Arc<LoadedRelease> {
         let file = ReleaseFile::parse(file.to_vec()).unwrap();
-        self.runtime.load(&file, BTreeMap::new()).await.unwrap()
+        self.runtime.load(&file, &Inputs::default()).await.unwrap()
     }
 
     async fn refusal(&self, file: &[u8]) -> String {
         let file = ReleaseFile::parse(file.to_vec()).unwrap();
-        self.runtime.load(&file, BTreeMap::new()).await.unwrap_err().reason
+        self.runtime.load(&file, &Inputs::default()).await.unwrap_err().reason
     }
 
     async fn tick(&self, release: &Arc<LoadedRelease>) -> Result<(), Failure> {
@@ -75,7 +75,7 @@ impl Sandbox {
         let tick = schedule::Tick { name: "tick".into(), node: "node".into(), due_ms: 7 };
         let (result, _) = self
             .runtime
-            .run::<export::Schedule>(release, Call::new(None), source, None, Arc::new(tick))
+            .run::<export::Schedule>(release, release.terms(), Call::new(None), source, None, Arc::new(tick))
             .await;
         result.map(|output| assert_eq!(output, Ok(())))
     }
@@ -115,7 +115,7 @@ async fn what_does_not_fit_the_pool_is_refused_with_its_sentence_and_the_release
         (guests::with_modules(70, 0), "core module instances"),
     ] {
         let file = ReleaseFile::parse(file).unwrap();
-        let refusal = sandbox.runtime.load(&file, BTreeMap::new()).await.unwrap_err();
+        let refusal = sandbox.runtime.load(&file, &Inputs::default()).await.unwrap_err();
         assert_eq!(refusal.blame(), Blame::Guest, "{refusal}");
         assert!(refusal.reason.contains(reason), "{refusal}");
     }
@@ -374,4 +374,31 @@ async fn what_speaks_wasi_is_recorded_and_replayed_like_the_rest() {
     let again = sandbox.runtime.replay(&release, &recording).await.unwrap();
     assert_eq!(again.exchanges[0].answer, recording.exchanges[0].answer);
     assert_eq!(again.outcome, recording.outcome);
+}
+
+#[tokio::test]
+async fn new_settings_need_no_new_release_and_a_call_keeps_those_that_it_began_with() {
+    let sandbox = sandbox();
+    let manifest = "name = \"guest\"\non.schedule = [{ name = \"tick\", every_ms = 1000 }]\n[config]\nvotes = 3\n\
+                    [settings.votes]\ntype = \"integer\"\nmax = 9";
+    let release = sandbox.load(&guests::with_manifest(manifest)).await;
+    sandbox.tick(&release).await.unwrap();
+    let of_a_call_in_flight = release.terms();
+    let live =
+        |votes: &str| Inputs { live: [("votes".to_owned(), votes.to_owned())].into(), ..Inputs::default() };
+    release.apply(&live("4")).unwrap();
+    assert_eq!(release.settings()["votes"], "4");
+    assert_eq!(of_a_call_in_flight.settings["votes"], "3");
+
+    sandbox.tick(&release).await.unwrap();
+    assert_eq!(release.stats.outcomes(), [("schedule", "returned", 2)]);
+    let host_calls = release.host_calls();
+    assert_eq!((host_calls[0].0, host_calls[0].1.count()), ("clock.now-ms", 2), "the counts stay");
+
+    let refusal = release.apply(&live("10")).unwrap_err();
+    assert_eq!(refusal.blame(), Blame::Operator);
+    assert!(refusal.reason.contains("votes is an integer of at most 9"), "{refusal}");
+    assert_eq!(release.settings()["votes"], "4", "it keeps the former ones");
+    release.apply(&Inputs::default()).unwrap();
+    assert_eq!(release.settings()["votes"], "3");
 }

@@ -1,23 +1,41 @@
 //! For tests: releases that consist of their manifests. The files are real; the tests of the runtime cover
 //! the compiler.
 
-use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::Barrier;
 use wasm_encoder::{Component, CustomSection};
 
 use switchboard_core::manifest::{self, Manifest};
 use switchboard_recording::{Outcome, Recording};
 use switchboard_runtime::{
-    self as runtime, HasManifest, Load, Observable, ObserverSlot, ReleaseFile, ReleaseStats,
+    self as runtime, HasManifest, Inputs, Load, Observable, ObserverSlot, ReleaseFile, ReleaseStats,
 };
 
 /// Loads a manifest. A node refuses a manifest with the description `not on NAME`. With `meets on NAME`, the
 /// node waits until another node does the same.
 pub struct Manifests {
     pub of: &'static str,
+    /// How often a release was loaded; a change of settings must not do that.
+    pub loads: AtomicUsize,
+}
+
+impl Manifests {
+    pub fn of(node: &'static str) -> Self {
+        Self { of: node, loads: AtomicUsize::new(0) }
+    }
+
+    /// A node refuses live settings with the value `not on NAME`.
+    fn check(&self, inputs: &Inputs) -> Result<(), runtime::Error> {
+        let unfit = format!("not on {}", self.of);
+        match inputs.live.values().any(|value| *value == unfit) {
+            true => Err(runtime::Error::of_host("it does not fit here")),
+            false => Ok(()),
+        }
+    }
 }
 
 /// A release that the test calls.
@@ -25,12 +43,23 @@ pub struct Declared {
     manifest: Manifest,
     stats: ReleaseStats,
     observer: ObserverSlot,
+    inputs: Mutex<Inputs>,
 }
 
 impl Declared {
     pub fn called(name: &str) -> Arc<Self> {
         let manifest = Manifest::parse(&format!("name = \"{name}\"\n{SEND}")).expect("a manifest");
-        Arc::new(Self { manifest, stats: ReleaseStats::default(), observer: ObserverSlot::default() })
+        Arc::new(Self::with(manifest, Inputs::default()))
+    }
+
+    fn with(manifest: Manifest, inputs: Inputs) -> Self {
+        let (stats, observer) = (ReleaseStats::default(), ObserverSlot::default());
+        Self { manifest, stats, observer, inputs: Mutex::new(inputs) }
+    }
+
+    /// The inputs that were applied last.
+    pub fn inputs(&self) -> Inputs {
+        self.inputs.lock().clone()
     }
 }
 
@@ -53,22 +82,22 @@ impl Observable for Declared {
 impl Load for Manifests {
     type Release = Declared;
 
-    async fn load(
-        &self,
-        file: &ReleaseFile,
-        _settings: BTreeMap<String, String>,
-    ) -> Result<Arc<Declared>, runtime::Error> {
+    async fn load(&self, file: &ReleaseFile, inputs: &Inputs) -> Result<Arc<Declared>, runtime::Error> {
+        self.loads.fetch_add(1, Ordering::SeqCst);
         if file.manifest.description == format!("not on {}", self.of) {
             return Err(runtime::Error::of_host("no room for it"));
         }
         if file.manifest.description == format!("meets on {}", self.of) {
             MEETING.wait().await;
         }
-        Ok(Arc::new(Declared {
-            manifest: file.manifest.clone(),
-            stats: ReleaseStats::default(),
-            observer: ObserverSlot::default(),
-        }))
+        self.check(inputs)?;
+        Ok(Arc::new(Declared::with(file.manifest.clone(), inputs.clone())))
+    }
+
+    fn apply(&self, release: &Arc<Declared>, inputs: &Inputs) -> Result<(), runtime::Error> {
+        self.check(inputs)?;
+        *release.inputs.lock() = inputs.clone();
+        Ok(())
     }
 
     async fn vet(&self, _release: &Arc<Declared>) -> Result<(), runtime::Error> {

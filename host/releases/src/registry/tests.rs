@@ -152,7 +152,7 @@ fn a_canary_keeps_its_users_and_gains_more_as_it_grows() {
     let with_canary = |percent| {
         let mut entry = Entry::new("send-message", digest(), 1, send().running.clone());
         let trial = Candidate { digest: digest(), release: send().running.clone(), percent };
-        entry.canary = Some(Canary::new(trial));
+        entry.set_canary(trial, None);
         entry
     };
     let users: Vec<String> = (0..10_000).map(|n| format!("user-{n}")).collect();

@@ -45,6 +45,9 @@ pub struct NodeHandler {
     #[serde(rename = "release")]
     pub digest: Option<Digest>,
     pub error: Option<String>,
+    /// The settings that the node's file or environment overrides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<String>,
 }
 
 /// A node, and its report after one switch of one handler (a deploy or a retirement, for example).
@@ -75,13 +78,20 @@ impl Repository {
         Ok(())
     }
 
-    /// Stores a report. The node must have sent a heartbeat. An older report does not replace a newer one.
-    pub async fn report(&self, node: NodeId, report: &Report) -> Result<(), RepositoryError> {
+    /// Stores a report, with the keys of the settings that the node overrides. The node must have sent a
+    /// heartbeat. An older report does not replace a newer one.
+    pub async fn report(
+        &self,
+        node: NodeId,
+        report: &Report,
+        overrides: &[String],
+    ) -> Result<(), RepositoryError> {
         sqlx::query(
-            "insert into switchboard.node_handlers as kept (node, name, generation, digest, error)
-             values ($1, $2, $3, $4, $5)
+            "insert into switchboard.node_handlers as kept (node, name, generation, digest, error, overrides)
+             values ($1, $2, $3, $4, $5, $6)
              on conflict (node, name) do update
-             set generation = excluded.generation, digest = excluded.digest, error = excluded.error, at = now()
+             set generation = excluded.generation, digest = excluded.digest, error = excluded.error,
+                 overrides = excluded.overrides, at = now()
              where kept.generation <= excluded.generation",
         )
         .bind(node.uuid())
@@ -89,6 +99,7 @@ impl Repository {
         .bind(report.generation)
         .bind(report.digest.as_ref().map(|digest| digest.bytes().as_slice()))
         .bind(&report.error)
+        .bind(overrides)
         .execute(&self.pool)
         .await
         .map_err(failed_to("store a node's report"))?;
@@ -175,7 +186,7 @@ impl Repository {
         .map_err(failed_to("list the nodes"))?;
         let handlers = sqlx::query(
             // A node's answer to a retirement, which has neither, is not a handler.
-            "select node, name, generation, digest, error from switchboard.node_handlers
+            "select node, name, generation, digest, error, overrides from switchboard.node_handlers
              where digest is not null or error is not null order by name",
         )
         .try_map(|row: PgRow| {
@@ -184,6 +195,7 @@ impl Repository {
                 generation: row.try_get("generation")?,
                 digest: row.try_get::<Option<Vec<u8>>, _>("digest")?.map(digest).transpose()?,
                 error: row.try_get("error")?,
+                overrides: row.try_get("overrides")?,
             };
             Ok((row.try_get::<Uuid, _>("node")?, handler))
         })

@@ -296,10 +296,10 @@ async fn a_live_node_is_asked_until_it_answers_and_a_silent_one_is_not() {
         assert_eq!(answers.len(), 1);
         assert_eq!((answers[0].node, &answers[0].report), (node.uuid(), &None));
 
-        repository.report(node, &report(2, None)).await.unwrap();
+        repository.report(node, &report(2, None), &[]).await.unwrap();
         assert_eq!(repository.answers("echo", 3, Duration::ZERO).await.unwrap()[0].report, None);
-        repository.report(node, &report(3, Some("it does not fit"))).await.unwrap();
-        repository.report(node, &report(2, None)).await.unwrap();
+        repository.report(node, &report(3, Some("it does not fit")), &["votes".to_owned()]).await.unwrap();
+        repository.report(node, &report(2, None), &[]).await.unwrap();
         let answers = repository.answers("echo", 3, Duration::ZERO).await.unwrap();
         assert_eq!(answers[0].report, Some(report(3, Some("it does not fit"))));
 

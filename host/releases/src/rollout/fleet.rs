@@ -1,20 +1,23 @@
 //! The state that all parts of a rollout share: the releases that the fleet stores and those that this node
 //! has loaded.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::super::meters;
 use super::super::registry::Registry;
-use super::super::repository::{Repository, RepositoryError, Running};
+use super::super::repository::{Report, Repository, RepositoryError, Running};
 use super::super::signature::Trust;
 use crate::Error;
-use switchboard_core::config::Config;
+use switchboard_core::config::{Config, Override};
 use switchboard_core::ids::{Digest, NodeId};
 use switchboard_core::limits;
-use switchboard_runtime::{self as runtime, Load, ReleaseFile};
+use switchboard_core::manifest::Manifest;
+use switchboard_runtime::{self as runtime, HasManifest, Inputs, Load, ReleaseFile};
 
 pub(super) struct Fleet<L: Load> {
     pub(crate) node: NodeId,
@@ -27,6 +30,9 @@ pub(super) struct Fleet<L: Load> {
     /// Permits to load a release. The others wait.
     preparations: Semaphore,
     loaded: Mutex<Loaded<L::Release>>,
+    /// Locked from reading inputs until a release has them. Otherwise inputs that were read earlier could
+    /// replace those that were read later.
+    applying: tokio::sync::Mutex<()>,
 }
 
 impl<L: Load> Fleet<L> {
@@ -47,6 +53,7 @@ impl<L: Load> Fleet<L> {
             trust,
             preparations: Semaphore::new(limits::DEPLOYS_PREPARED_AT_ONCE_MAX),
             loaded: Mutex::new(Loaded::new()),
+            applying: tokio::sync::Mutex::default(),
         }
     }
 
@@ -59,9 +66,10 @@ impl<L: Load> Fleet<L> {
         Ok(self.repository.running().await?.into_iter().find(|running| running.name == name))
     }
 
+    /// Loads a release with the present inputs, or gives them to the release if it is loaded.
     pub(crate) async fn load(&self, file: &ReleaseFile) -> Result<Arc<L::Release>, Error> {
-        if let Some(loaded) = self.loaded().get(file.digest) {
-            return Ok(loaded);
+        if let Some(loaded) = self.held(file.digest) {
+            return self.with_present_inputs(loaded).await;
         }
         self.check_signatures(file.digest).await?;
         let _permit = self
@@ -69,8 +77,10 @@ impl<L: Load> Fleet<L> {
             .acquire()
             .await
             .map_err(|_| runtime::Error::of_host("the node is shutting down"))?;
-        let settings = self.config.handler_settings(&file.manifest.name, &file.manifest.config);
-        let release = self.loader.load(file, settings).await?;
+        // If they change while the release is compiled, the handler's generation rises, and the next pass of
+        // the follower gives it the new ones.
+        let inputs = self.inputs(&file.manifest).await?;
+        let release = self.loader.load(file, &inputs).await?;
         self.loaded().put(file.digest, &file.manifest.name, release.clone());
         Ok(release)
     }
@@ -88,14 +98,49 @@ impl<L: Load> Fleet<L> {
         Err(Error::Unsigned(digest))
     }
 
-    /// Loads a release that the fleet has stored.
+    /// Loads a release that the fleet has stored, with the present inputs. A release that is loaded gets them
+    /// too: it may be one of before, to which the fleet rolls back.
     pub(crate) async fn load_stored(&self, digest: Digest) -> Result<Arc<L::Release>, Error> {
-        if let Some(loaded) = self.loaded().get(digest) {
-            return Ok(loaded);
+        if let Some(loaded) = self.held(digest) {
+            return self.with_present_inputs(loaded).await;
         }
         let bytes =
             self.repository.file(digest).await?.ok_or_else(|| Error::UnknownRelease(digest.to_string()))?;
         self.load(&ReleaseFile::parse(bytes)?).await
+    }
+
+    /// Stores a report of this node about a handler.
+    pub(crate) async fn report(&self, report: &Report) -> Result<(), RepositoryError> {
+        let overrides: Vec<String> = self.config.handler_overrides(&report.name).into_keys().collect();
+        self.repository.report(self.node, report, &overrides).await
+    }
+
+    /// The settings of a handler that this node overrides.
+    pub(crate) fn overrides(&self, name: &str) -> BTreeMap<String, Override> {
+        self.config.handler_overrides(name)
+    }
+
+    /// Reads the inputs of a handler's releases on this node.
+    async fn inputs(&self, manifest: &Manifest) -> Result<Inputs, RepositoryError> {
+        let stored = in_time("read the live settings", self.repository.inputs(manifest)).await?;
+        Ok(Inputs { overrides: self.overrides(&manifest.name), ..stored })
+    }
+
+    /// Gives a loaded release the present inputs. On an error it keeps those that it has.
+    async fn with_present_inputs(&self, release: Arc<L::Release>) -> Result<Arc<L::Release>, Error> {
+        let _one_at_a_time = self.applying.lock().await;
+        let inputs = self.inputs(release.manifest()).await?;
+        self.loader.apply(&release, &inputs)?;
+        Ok(release)
+    }
+
+    /// Returns a loaded release. One that runs comes first: it has the statistics of its calls, and may have
+    /// been loaded again since.
+    fn held(&self, digest: Digest) -> Option<Arc<L::Release>> {
+        let kept = self.loaded().get(digest);
+        let current = self.registry.current();
+        let runs = current.handlers().find_map(|entry| entry.release(digest)).cloned();
+        runs.or(kept)
     }
 
     /// Returns the metrics of the loaded releases' calls in the Prometheus text format.
@@ -113,6 +158,14 @@ impl<L: Load> Fleet<L> {
         // Each change is one step, so a panic elsewhere cannot have left it half done.
         self.loaded.lock()
     }
+}
+
+/// Treats a server that hangs like one that is not reachable.
+pub(super) async fn in_time<T>(
+    attempt: &'static str,
+    asked: impl Future<Output = Result<T, RepositoryError>>,
+) -> Result<T, RepositoryError> {
+    timeout(limits::FOLLOW_WAIT, asked).await.unwrap_or_else(|_| Err(RepositoryError::timed_out(attempt)))
 }
 
 /// The releases in memory, including those that do not run, so that a rollback need not wait for a

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use super::super::first::FirstFailureObserver;
-use super::super::registry::{Canary, Candidate, Entry, RoutingTable};
+use super::super::registry::{Candidate, Entry, RoutingTable};
 use super::super::repository::{Hint, Report, RepositoryError, Running, TrafficShare, of_postgres};
-use super::fleet::Fleet;
+use super::fleet::{Fleet, in_time};
 use super::shadows::Shadows;
 use crate::Error;
 use switchboard_core::ids::Digest;
@@ -48,6 +48,8 @@ struct MissingReleases(Mutex<Option<BTreeMap<String, MissingRelease>>>);
 
 struct MissingRelease {
     digest: Digest,
+    /// True when the node runs the release, but with former inputs.
+    runs: bool,
     since: Instant,
     /// None: the release is being loaded.
     error: Option<String>,
@@ -61,16 +63,19 @@ impl MissingReleases {
     {
         let mut missing = self.0.lock();
         let mut before = missing.take().unwrap_or_default();
-        let runs = |running: &Running| {
-            current.by_name(&running.name).is_some_and(|entry| entry.digest == running.digest)
-        };
-        let absent = wanted.iter().filter(|running| !runs(running)).map(|running| {
-            let known = before.remove(&running.name).filter(|release| release.digest == running.digest);
-            let since = known.map_or_else(Instant::now, |release| release.since);
+        let absent = wanted.iter().filter_map(|running| {
             let failed = state.failed.get(&running.name);
             let failed = failed.filter(|failed| failed.generation == running.generation);
             let error = failed.map(|failed| failed.error.clone());
-            (running.name.clone(), MissingRelease { digest: running.digest, since, error })
+            let entry = current.by_name(&running.name).filter(|entry| entry.digest == running.digest);
+            let runs = match entry {
+                // The failure is that of a candidate, and the entry has the present inputs.
+                Some(entry) if error.is_none() || entry.generation == running.generation => return None,
+                other => other.is_some(),
+            };
+            let known = before.remove(&running.name).filter(|release| release.digest == running.digest);
+            let since = known.map_or_else(Instant::now, |release| release.since);
+            Some((running.name.clone(), MissingRelease { digest: running.digest, runs, since, error }))
         });
         *missing = Some(absent.collect());
     }
@@ -83,6 +88,9 @@ impl MissingReleases {
         let messages = missing.iter().filter_map(|(name, wanted)| {
             let release = wanted.digest.short();
             match &wanted.error {
+                Some(error) if wanted.runs => {
+                    Some(format!("handler `{name}` keeps its former settings on this node: {error}"))
+                }
                 Some(error) => Some(format!("handler `{name}` does not run release {release} on this node: {error}")),
                 None if wanted.since.elapsed() > limits::DEPLOY_WAIT => Some(format!(
                     "handler `{name}` does not run release {release} on this node yet: the release is still being loaded"
@@ -105,10 +113,13 @@ struct LoadedHandler<R> {
 }
 
 impl<R: Observable> LoadedHandler<R> {
-    fn entry(self) -> Entry<R> {
+    /// `before` is the present entry of the handler.
+    fn entry(self, before: Option<&Entry<R>>) -> Entry<R> {
         let Running { name, digest, generation, .. } = self.running;
         let mut entry = Entry::new(name, digest, generation, self.release);
-        entry.canary = self.canary.map(Canary::new);
+        if let Some(canary) = self.canary {
+            entry.set_canary(canary, before);
+        }
         entry.shadow = self.shadow;
         entry
     }
@@ -205,7 +216,7 @@ impl<L: Load> Follower<L> {
         self.missing.update(&wanted, &self.fleet.registry.current(), state);
         state.generation = Some(generation);
         while let Some((name, report)) = state.unreported.pop_first() {
-            if let Err(error) = self.fleet.repository.report(self.fleet.node, &report).await {
+            if let Err(error) = self.fleet.report(&report).await {
                 state.unreported.insert(name, report);
                 return Err(error);
             }
@@ -289,7 +300,8 @@ impl<L: Load> Follower<L> {
             .into_iter()
             .map(|ready| {
                 let (running, absent) = (ready.running.clone(), ready.absent.clone());
-                let entry = Arc::new(ready.entry());
+                let before = current.by_name(&running.name).map(|entry| &**entry);
+                let entry = Arc::new(ready.entry(before));
                 entries.insert(running.name.clone(), entry.clone());
                 (running, absent, entry)
             })
@@ -297,8 +309,8 @@ impl<L: Load> Follower<L> {
         if let Ok(next) = RoutingTable::of(entries.into_values()) {
             fresh.iter().for_each(|(.., entry)| self.attach_observers(current.by_name(&entry.name), entry));
             self.fleet.registry.swap(next);
-            for (running, absent, _) in fresh {
-                self.record_success(state, &running, absent, &current);
+            for (running, absent, entry) in fresh {
+                self.record_success(state, &running, absent, &entry, &current);
             }
             return;
         }
@@ -307,7 +319,7 @@ impl<L: Load> Follower<L> {
                 Ok(next) => {
                     self.attach_observers(current.by_name(&entry.name), &entry);
                     self.fleet.registry.swap(next);
-                    self.record_success(state, &running, absent, &current);
+                    self.record_success(state, &running, absent, &entry, &current);
                 }
                 Err(conflict) => self.record_failure(state, &running, conflict.to_string()),
             }
@@ -318,6 +330,9 @@ impl<L: Load> Follower<L> {
     /// first call of a new release.
     fn attach_observers(&self, before: Option<&Arc<Entry<L::Release>>>, after: &Entry<L::Release>) {
         if let Some(before) = before {
+            if before.has_releases_of(after) {
+                return;
+            }
             self.detach_observers(before);
         }
         if let Some(canary) = &after.canary {
@@ -349,21 +364,27 @@ impl<L: Load> Follower<L> {
         state: &mut FollowState,
         running: &Running,
         absent: Option<String>,
+        entry: &Entry<L::Release>,
         before: &RoutingTable<L::Release>,
     ) {
         let Running { name, digest, generation, .. } = running;
         if let Some(absent) = absent {
             return self.record_failure(state, running, absent);
         }
-        let (release, was) = (digest.short(), before.by_name(name).map(|entry| entry.digest.short()));
-        metrics::counter!("switchboard_swaps_total", "handler" => name.clone()).increment(1);
+        let (release, before) = (digest.short(), before.by_name(name));
         let beside = |share: Option<TrafficShare>, what| {
             share.map_or_else(String::new, |share| {
                 format!(", {what} {} at {} %", share.digest.short(), share.percent)
             })
         };
         let (canary, shadow) = (beside(running.canary, "canary"), beside(running.shadow, "shadow"));
-        info!(handler.name = %name, handler.release = %release, handler.was = was, generation, "{name} runs {release}{canary}{shadow}");
+        if before.is_some_and(|before| before.has_releases_of(entry)) {
+            info!(handler.name = %name, handler.release = %release, generation, "{name} uses the settings of generation {generation}");
+        } else {
+            let was = before.map(|entry| entry.digest.short());
+            metrics::counter!("switchboard_swaps_total", "handler" => name.clone()).increment(1);
+            info!(handler.name = %name, handler.release = %release, handler.was = was, generation, "{name} runs {release}{canary}{shadow}");
+        }
         state.failed.remove(name);
         let report =
             Report { name: name.clone(), generation: *generation, digest: Some(*digest), error: None };
@@ -372,11 +393,17 @@ impl<L: Load> Follower<L> {
 
     fn record_failure(&self, state: &mut FollowState, running: &Running, error: String) {
         let Running { name, digest, generation, .. } = running;
-        let kept = self.fleet.registry.current().by_name(name).map(|entry| entry.digest);
+        let kept = self.fleet.registry.current().by_name(name).map(|entry| (entry.digest, entry.generation));
+        let has_former_inputs = kept.is_some_and(|(kept, of)| kept == *digest && of != *generation);
+        let kept = kept.map(|(digest, _)| digest);
         let release = digest.short();
         metrics::counter!("switchboard_swaps_refused_total", "handler" => name.clone()).increment(1);
         let stays = kept.map_or_else(|| "no release".to_owned(), |digest| digest.short());
-        warn!(handler.name = %name, handler.release = %release, generation, error, "release {release} of {name} was refused on this node: {error}; {stays} stays active");
+        if has_former_inputs {
+            warn!(handler.name = %name, handler.release = %release, generation, error, "{name} keeps its former settings on this node: {error}");
+        } else {
+            warn!(handler.name = %name, handler.release = %release, generation, error, "release {release} of {name} was refused on this node: {error}; {stays} stays active");
+        }
         let wait = match state.failed.get(name) {
             Some(failed) if failed.generation == *generation => {
                 (failed.wait * 2).min(limits::LOAD_AGAIN_AFTER_MAX)
@@ -495,12 +522,4 @@ impl FollowState {
     fn has_due(&self, now: Instant) -> bool {
         self.failed.values().any(|failed| failed.again_at <= now)
     }
-}
-
-/// Treats a server that hangs like one that is not reachable.
-async fn in_time<T>(
-    attempt: &'static str,
-    asked: impl Future<Output = Result<T, RepositoryError>>,
-) -> Result<T, RepositoryError> {
-    timeout(limits::FOLLOW_WAIT, asked).await.unwrap_or_else(|_| Err(RepositoryError::timed_out(attempt)))
 }

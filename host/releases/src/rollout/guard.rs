@@ -20,9 +20,9 @@ use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_runtime::{HasManifest, Load};
 
-/// The state of one canary, for one generation.
-struct CanaryState {
-    generation: i64,
+/// The state of one canary, until another one takes its place.
+struct CanaryState<R> {
+    canary: Arc<Canary<R>>,
     /// Why the canary is worse. Set until the fleet has withdrawn it.
     cause: Option<Cause>,
 }
@@ -42,7 +42,7 @@ impl<L: Load> CanaryGuard<L> {
     pub(crate) async fn run(&self, mut guard: ShutdownGuard) {
         let mut tick = interval(limits::CANARY_CHECK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut states: HashMap<String, CanaryState> = HashMap::new();
+        let mut states: HashMap<String, CanaryState<L::Release>> = HashMap::new();
         let mut checked_at = Instant::now();
         loop {
             // A bound, so that a user who makes calls fail on purpose cannot keep a processor busy with
@@ -59,7 +59,9 @@ impl<L: Load> CanaryGuard<L> {
             let canaries: Vec<_> = canaries.cloned().collect();
             drop(current);
             states.retain(|name, state| {
-                canaries.iter().any(|entry| entry.name == *name && entry.generation == state.generation)
+                let entry = canaries.iter().find(|entry| entry.name == *name);
+                let canary = entry.and_then(|entry| entry.canary.as_ref());
+                canary.is_some_and(|canary| Arc::ptr_eq(canary, &state.canary))
             });
             for entry in canaries {
                 self.check_canary(&entry, &mut states).await;
@@ -67,9 +69,13 @@ impl<L: Load> CanaryGuard<L> {
         }
     }
 
-    async fn check_canary(&self, entry: &Arc<Entry<L::Release>>, states: &mut HashMap<String, CanaryState>) {
+    async fn check_canary(
+        &self,
+        entry: &Arc<Entry<L::Release>>,
+        states: &mut HashMap<String, CanaryState<L::Release>>,
+    ) {
         let Some(canary) = &entry.canary else { return };
-        let fresh = || CanaryState { generation: entry.generation, cause: None };
+        let fresh = || CanaryState { canary: canary.clone(), cause: None };
         let state = states.entry(entry.name.clone()).or_insert_with(fresh);
         if state.cause.is_none() {
             let thresholds = &canary.candidate.release.manifest().canary;

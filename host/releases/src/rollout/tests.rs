@@ -35,11 +35,15 @@ impl Node {
 
     /// A node that loads only releases signed with one of these keys.
     async fn that_trusts(keys: &[String], name: &'static str, pool: &PgPool) -> Self {
-        let trust = Trust::of(&Config { release_keys: keys.to_vec(), ..Config::default() }).unwrap();
+        Self::with(Config { release_keys: keys.to_vec(), ..Config::default() }, name, pool).await
+    }
+
+    pub(super) async fn with(config: Config, name: &'static str, pool: &PgPool) -> Self {
+        let trust = Trust::of(&config).unwrap();
         let rollout = Arc::new(Rollout::new(
             poll(NodeId::random(), pool),
-            Arc::new(Config::default()),
-            Manifests { of: name },
+            Arc::new(config),
+            Manifests::of(name),
             Arc::default(),
             Repository::new(pool.clone()),
             trust,

@@ -1,4 +1,4 @@
-//! `config`: the settings of the handler. They are constant while a release is loaded.
+//! `config`: the settings of the handler. They are constant during a call.
 
 use serde::Serialize;
 

@@ -39,7 +39,9 @@ use switchboard_recording::Secrets;
 use switchboard_redis::{Redis, Script};
 use turns::TurnQueue;
 
-/// Grants, limits and settings of a loaded release. All its calls share them.
+/// Grants, limits and settings of a loaded release. All calls that begin under them share them. New inputs
+/// make new terms, in which everything else is shared with the old ones.
+#[derive(Clone)]
 pub(crate) struct Terms {
     pub handler: String,
     pub release: Digest,
@@ -47,11 +49,12 @@ pub(crate) struct Terms {
     pub release_short: String,
     pub grants: Grants,
     pub limits: Limits,
-    /// The settings that the guest reads: the manifest's `[config]`, overridden by the operator's settings.
+    /// The settings that the guest reads: the manifest's `[config]`, overridden by live settings and by the
+    /// settings of this node.
     pub settings: BTreeMap<String, String>,
     /// The values of secret settings. No recording and no log line may contain them.
     pub secrets: Secrets,
-    pub scripts: BTreeMap<String, Script>,
+    pub scripts: Arc<BTreeMap<String, Script>>,
     pub host_call_stats: HostCallStats,
     /// The quota for the memory of its calls, beyond [`limits::MEMORY_FREE_BYTES`] for each.
     pub(crate) memory: Claim,

@@ -16,7 +16,14 @@ impl Flood {
         let call = |runtime: Arc<Runtime>, release: Arc<LoadedRelease>| async move {
             let hour = faulty(0, InjectedFault::Delay(Duration::from_secs(3600)));
             runtime
-                .run::<export::Schedule>(&release, Call::new(None), hour, None, Arc::new(due()))
+                .run::<export::Schedule>(
+                    &release,
+                    release.terms(),
+                    Call::new(None),
+                    hour,
+                    None,
+                    Arc::new(due()),
+                )
                 .await
                 .0
                 .map(drop)

@@ -100,7 +100,7 @@ impl Host {
         let node = NodeId::random();
         let config = Arc::new(Config::default());
         let Telemetry { metrics, .. } = telemetry::start(&config, node).unwrap();
-        let (loader, repository) = (Manifests { of: "a" }, Repository::new(pool.clone()));
+        let (loader, repository) = (Manifests::of("a"), Repository::new(pool.clone()));
         let poll = Poll::new(pool.clone(), node, config.admin_listen);
         let rollout =
             Arc::new(Rollout::new(poll, config, loader, Arc::default(), repository, Trust::default(), || 3));
