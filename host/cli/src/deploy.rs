@@ -102,12 +102,7 @@ pub(crate) async fn deploy(
 
 /// One line for the fleet, and one for each node that did not follow.
 pub(crate) fn sentence(outcome: &Outcome) -> String {
-    let live = outcome.nodes.iter().filter(|node| node.is_live()).count();
-    let nodes = if outcome.complete {
-        page::count(live as u64, "node")
-    } else {
-        format!("{live} of {}", page::count(outcome.nodes.len() as u64, "node"))
-    };
+    let nodes = followers(&outcome.nodes);
     let (name, release, took) = (&outcome.name, outcome.digest.short(), page::duration(outcome.took_ms));
     let previous = outcome.previous.map_or_else(|| "nothing".to_owned(), |digest| digest.short());
     let percent = outcome.percent.unwrap_or_default();
@@ -132,6 +127,16 @@ pub(crate) fn sentence(outcome: &Outcome) -> String {
     };
     let others = outcome.nodes.iter().filter(|node| !node.is_live()).map(behind);
     std::iter::once(first).chain(others).collect::<Vec<_>>().join("\n")
+}
+
+/// The number of nodes that follow: `3 nodes`, or `2 of 3 nodes`.
+pub(crate) fn followers(nodes: &[NodeOutcome]) -> String {
+    let (live, all) = (nodes.iter().filter(|node| node.is_live()).count(), nodes.len());
+    if live == all {
+        page::count(all as u64, "node")
+    } else {
+        format!("{live} of {}", page::count(all as u64, "node"))
+    }
 }
 
 fn behind(node: &NodeOutcome) -> String {

@@ -28,6 +28,7 @@ mod report;
 mod retire;
 mod rollback;
 mod serve;
+mod settings;
 mod sign;
 mod status;
 mod test;
@@ -96,6 +97,8 @@ enum Command {
     Rollback(rollback::Args),
     /// Retire a handler from the fleet; a deploy or a rollback restores it.
     Retire(retire::Args),
+    /// Show, set and roll back the live settings of a handler.
+    Config(settings::Args),
     /// End the shadow of a handler.
     Unshadow(unshadow::Args),
     /// Show what a release answers, may use, and how much.
@@ -176,6 +179,7 @@ impl Command {
             Self::Unshadow(args) => block_on(unshadow::run(args, &config, out)),
             Self::Retire(args) => block_on(retire::run(args, &config, out)),
             Self::Rollback(args) => block_on(rollback::run(args, &config, out)),
+            Self::Config(args) => block_on(settings::run(args, &config, out)),
             Self::Inspect(args) => block_on(inspect::run(args, &config, out)),
         }
     }

@@ -2,6 +2,7 @@
 
 use super::registry::Conflict;
 use super::repository::{RepositoryError, Running, SkipReason};
+use super::settings::SettingError;
 use switchboard_contract::types::Problem;
 use switchboard_core::ids::Digest;
 use switchboard_core::manifest::ROLE_PREFIX;
@@ -63,6 +64,31 @@ pub enum Error {
         "the Postgres role `{ROLE_PREFIX}{0}` of `grants.postgres` does not exist: a migration must create it"
     )]
     Role(String),
+    /// A setting breaks a rule.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// The settings have changed since the operator looked at them.
+    #[error(
+        "another change of the settings came first (generation {last}, not {seen}): look at them and try again"
+    )]
+    SettingsLost { seen: i64, last: i64 },
+    #[error(
+        "no stored change of the settings of `{name}` has the generation {generation}: \
+         `switchboard config history {name}` lists the changes"
+    )]
+    NoSettingsChange { name: String, generation: i64 },
+    #[error("the settings of `{0}` were never changed, so there is nothing to roll back")]
+    SettingsNeverChanged(String),
+    /// The settings have changed, but Postgres failed while the node waited for the others.
+    #[error(
+        "the settings of `{name}` have changed (generation {generation}), but it is unknown which nodes follow: {error}"
+    )]
+    SettingsNodesUnknown {
+        name: String,
+        generation: i64,
+        #[source]
+        error: RepositoryError,
+    },
     /// The fleet has switched, but Postgres failed while the node waited for the others.
     #[error("the fleet switched `{name}` to {}, but it is unknown which nodes follow: {error}", .digest.short())]
     NodesUnknown {
@@ -95,7 +121,9 @@ impl Blamed for Error {
     fn blame(&self) -> Blame {
         match self {
             Self::Release(error) => error.blame(),
-            Self::Backend(error) | Self::NodesUnknown { error, .. } => error.blame(),
+            Self::Backend(error)
+            | Self::NodesUnknown { error, .. }
+            | Self::SettingsNodesUnknown { error, .. } => error.blame(),
             Self::Host(_) => Blame::Host,
             _ => Blame::Operator,
         }
@@ -110,8 +138,15 @@ impl Error {
             Self::Unsigned(_) | Self::NoDigest(_) | Self::Ambiguous(_) => {
                 Code::Invalid.problem(detail).field("release")
             }
-            Self::UnknownHandler(_) | Self::UnknownRelease(_) => Code::NotFound.problem(detail),
-            Self::Backend(_) | Self::NodesUnknown { .. } => Code::Unavailable.problem(detail),
+            Self::Setting(SettingError::Unknown { .. } | SettingError::Invalid(_)) => {
+                Code::Invalid.problem(detail).field("set")
+            }
+            Self::UnknownHandler(_) | Self::UnknownRelease(_) | Self::NoSettingsChange { .. } => {
+                Code::NotFound.problem(detail)
+            }
+            Self::Backend(_) | Self::NodesUnknown { .. } | Self::SettingsNodesUnknown { .. } => {
+                Code::Unavailable.problem(detail)
+            }
             _ => match self.blame() {
                 Blame::Guest => Code::Invalid.problem(detail).field("release"),
                 Blame::Host | Blame::Backend => Code::Internal.problem(detail),

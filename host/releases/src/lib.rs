@@ -11,10 +11,15 @@ mod outcome;
 pub mod registry;
 pub mod repository;
 mod rollout;
+mod settings;
 mod shadow;
 pub mod signature;
 
 pub use error::Error;
 pub use outcome::{NodeOutcome, Outcome, State};
 pub use rollout::{Deployment, Origin, Rollout};
+pub use settings::{
+    LiveView, Overridden, OverrideView, SettingError, SettingSource, SettingView, SettingsAction,
+    SettingsChange, SettingsOutcome, SettingsRequest, SettingsView, ShownChange,
+};
 pub use signature::Trust;

@@ -31,6 +31,7 @@ mod files;
 mod fleet;
 mod follow;
 mod guard;
+mod settings;
 mod shadows;
 
 pub use candidates::Deployment;

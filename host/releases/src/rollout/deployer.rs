@@ -14,6 +14,7 @@ use super::super::repository::{
 };
 use super::fleet::Fleet;
 use super::follow::Follower;
+use super::settings;
 use crate::Error;
 use switchboard_core::ids::Digest;
 use switchboard_core::limits;
@@ -22,7 +23,7 @@ use switchboard_runtime::{HasManifest, Load, ReleaseFile};
 
 pub struct Deployer<L: Load> {
     pub(super) fleet: Arc<Fleet<L>>,
-    follower: Arc<Follower<L>>,
+    pub(super) follower: Arc<Follower<L>>,
 }
 
 impl<L: Load> Deployer<L> {
@@ -128,6 +129,10 @@ impl<L: Load> Deployer<L> {
                 let runs = declared.iter().find(|(running, _)| running.name == change.to.name);
                 runs.map_or(Ok(()), |(_, running)| covers(running, manifest))?;
             }
+            // The end of a candidate gives no other release more users.
+            if !matches!(change.action, Action::Withdraw | Action::Unshadow) {
+                settings::fits(&switch.settings(&manifest.name).await?, manifest)?;
+            }
             check_conflicts(declared.into_iter().map(|(_, manifest)| manifest), manifest)?;
         }
         let generation = match switch.to(change).await? {
@@ -199,21 +204,30 @@ impl<L: Load> Deployer<L> {
         expected: Option<Digest>,
         began: Instant,
     ) -> Result<Outcome, Error> {
+        outcome.nodes = self.node_outcomes(&outcome.name, outcome.generation, expected).await?;
+        outcome.complete = outcome.nodes.iter().all(NodeOutcome::is_live);
+        outcome.took_ms = elapsed_ms(began);
+        Ok(outcome)
+    }
+
+    /// Waits until every node that is live now has reported about this generation of a handler, or the wait
+    /// is over. `expected` is the release that they should run.
+    pub(super) async fn node_outcomes(
+        &self,
+        name: &str,
+        generation: i64,
+        expected: Option<Digest>,
+    ) -> Result<Vec<NodeOutcome>, Error> {
         let mut look = interval(limits::DEPLOY_CHECK_EVERY);
         let since = Instant::now();
         let until = since + limits::DEPLOY_WAIT;
-        let answers = loop {
+        loop {
             look.tick().await;
-            let answers =
-                self.fleet.repository.answers(&outcome.name, outcome.generation, since.elapsed()).await?;
+            let answers = self.fleet.repository.answers(name, generation, since.elapsed()).await?;
             if answers.iter().all(|answer| answer.report.is_some()) || Instant::now() > until {
-                break answers;
+                return Ok(answers.into_iter().map(|answer| NodeOutcome::of(answer, expected)).collect());
             }
-        };
-        outcome.nodes = answers.into_iter().map(|answer| NodeOutcome::of(answer, expected)).collect();
-        outcome.complete = outcome.nodes.iter().all(NodeOutcome::is_live);
-        outcome.took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Ok(outcome)
+        }
     }
 
     /// Loads a release on this node, and then stores it where every node finds it.
@@ -222,6 +236,8 @@ impl<L: Load> Deployer<L> {
         file: &ReleaseFile,
         origin: Origin<'_>,
     ) -> Result<Arc<L::Release>, Error> {
+        // Checked again in the switch. Here it saves a compilation, and names who set the value.
+        self.check_live_settings(&file.manifest).await?;
         let release = self.fleet.load(file).await?;
         self.fleet.loader.vet(&release).await?;
         self.fleet.repository.store(file.digest, &file.manifest, &file.bytes, origin.by, origin.note).await?;
@@ -273,6 +289,10 @@ impl<'a> Change<'a> {
         let previous = before.running().map(|running| running.digest);
         origin.change(action, to, digest, previous, None)
     }
+}
+
+pub(super) fn elapsed_ms(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 pub(super) async fn parsed(bytes: Bytes) -> Result<ReleaseFile, Error> {

@@ -75,6 +75,9 @@ impl<L: Load> Admin<L> {
                 };
                 change(request, unshadow).await
             }
+            Endpoint::Settings(handler) => self.settings(&handler, &request).await,
+            Endpoint::SettingsHistory(handler) => self.settings_history(&handler, &request).await,
+            Endpoint::ChangeSettings(handler) => self.change_settings(&handler, request).await,
             Endpoint::Shadows(handler) => {
                 let mut shadows = repository.shadows(&handler).await.map_err(unavailable)?;
                 if request.by.role < Role::Deploy {
@@ -284,7 +287,7 @@ fn no_signature(what: &str) -> Problem {
 }
 
 /// A note. It is stored for ever and shown in one line.
-fn parse_note(note: &str) -> Result<String, Problem> {
+pub(super) fn parse_note(note: &str) -> Result<String, Problem> {
     let fits = note.chars().count() <= limits::NOTE_CHARS_MAX && !note.chars().any(char::is_control);
     let rule =
         || format!("`note` must have at most {} characters and no line breaks", limits::NOTE_CHARS_MAX);
@@ -296,7 +299,7 @@ fn unavailable(error: RepositoryError) -> Problem {
     refused(Error::Backend(error))
 }
 
-fn refused(refused: Error) -> Problem {
+pub(super) fn refused(refused: Error) -> Problem {
     let problem = refused.problem();
     let mut causes = std::iter::successors(std::error::Error::source(&refused), |cause| cause.source());
     let cause = causes.find_map(|cause| cause.downcast_ref::<postgres::Error>()).map(ToString::to_string);

@@ -8,7 +8,7 @@ use hyper::Method;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Role {
     Read,
-    /// Also change releases, and retry or drop parked events.
+    /// Also change releases and live settings, and retry or drop parked events.
     Deploy,
     /// Also close connections, revoke tokens and manage admin tokens.
     Admin,
@@ -50,7 +50,7 @@ pub(super) fn needed(method: &Method, path: &str) -> Role {
         (true, ["history", _, "trace"]) => Role::Deploy,
         (true, _) => Role::Read,
         (false, ["releases"])
-        | (false, ["handlers", _, "promote" | "rollback" | "unshadow" | "retire"])
+        | (false, ["handlers", _, "promote" | "rollback" | "unshadow" | "retire" | "config"])
         | (false, ["events", _, "retry" | "drop"]) => Role::Deploy,
         // Also for routes that handlers bind.
         (false, _) => Role::Admin,
@@ -75,6 +75,9 @@ mod tests {
             ("POST", "/admin/v1/handlers/echo/promote", Role::Deploy),
             ("POST", "/admin/v1/handlers/echo/unshadow", Role::Deploy),
             ("POST", "/admin/v1/handlers/echo/retire", Role::Deploy),
+            ("GET", "/admin/v1/handlers/echo/config", Role::Read),
+            ("GET", "/admin/v1/handlers/echo/config/history", Role::Read),
+            ("POST", "/admin/v1/handlers/echo/config", Role::Deploy),
             ("POST", "/admin/v1/events/1/retry", Role::Deploy),
             ("POST", "/admin/v1/events/1/drop", Role::Deploy),
             ("POST", "/admin/v1/rebuild", Role::Admin),

@@ -19,6 +19,10 @@ pub(super) enum Endpoint {
     Promote(String),
     /// Retires a handler in the fleet.
     Retire(String),
+    /// The live settings of a handler.
+    Settings(String),
+    ChangeSettings(String),
+    SettingsHistory(String),
     /// The results of the handler's shadows.
     Shadows(String),
     Unshadow(String),
@@ -76,6 +80,10 @@ pub(super) fn find(method: &Method, path: &str) -> Found {
             ["handlers", name, "rollback"] => write(Endpoint::Rollback(name.to_owned())),
             ["handlers", name, "retire"] => write(Endpoint::Retire(name.to_owned())),
             ["handlers", name, "promote"] => write(Endpoint::Promote(name.to_owned())),
+            ["handlers", name, "config"] if is_read => read(Endpoint::Settings(name.to_owned())),
+            ["handlers", name, "config"] if is_write => write(Endpoint::ChangeSettings(name.to_owned())),
+            ["handlers", _, "config"] => Found::MethodNotAllowed { allow: "GET, HEAD, POST" },
+            ["handlers", name, "config", "history"] => read(Endpoint::SettingsHistory(name.to_owned())),
             ["handlers", name, "shadow"] => read(Endpoint::Shadows(name.to_owned())),
             ["handlers", name, "unshadow"] => write(Endpoint::Unshadow(name.to_owned())),
             ["history", generation, "trace"] => read(Endpoint::FirstFailure(generation.to_owned())),
@@ -108,6 +116,14 @@ mod tests {
     fn every_path_is_for_its_methods() {
         let rollback = Endpoint::Rollback("echo".to_owned());
         assert_eq!(find(&Method::POST, "/admin/v1/handlers/echo/rollback"), Found::Endpoint(rollback));
+        let changes = Endpoint::ChangeSettings("echo".to_owned());
+        assert_eq!(find(&Method::POST, "/admin/v1/handlers/echo/config"), Found::Endpoint(changes));
+        let settings = Endpoint::Settings("echo".to_owned());
+        assert_eq!(find(&Method::GET, "/admin/v1/handlers/echo/config"), Found::Endpoint(settings));
+        assert_eq!(
+            find(&Method::POST, "/admin/v1/handlers/echo/config/history"),
+            Found::MethodNotAllowed { allow: "GET, HEAD" }
+        );
         assert_eq!(find(&Method::GET, "/admin/v1/releases"), Found::Endpoint(Endpoint::Releases));
         assert_eq!(find(&Method::POST, "/admin/v1/releases"), Found::Endpoint(Endpoint::Deploy));
         assert_eq!(
