@@ -358,6 +358,15 @@ impl Host {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
+    /// The contents of the files in a directory that the host writes, sorted by name. Empty if there is none.
+    pub fn files_of(&self, directory: &str) -> Vec<String> {
+        let entries =
+            std::fs::read_dir(self.directory.path().join(directory)).into_iter().flatten().flatten();
+        let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();
+        paths.sort();
+        paths.iter().filter_map(|path| std::fs::read_to_string(path).ok()).collect()
+    }
+
     fn log_tail(&self) -> String {
         let log = self.log();
         let lines: Vec<_> = log.lines().collect();

@@ -58,6 +58,7 @@ mod roles;
 mod search;
 mod sentinel;
 mod services;
+mod settings;
 mod subscribe;
 mod swaps;
 mod three_nodes;

@@ -172,6 +172,11 @@ async fn run(cli: &Cli) -> std::io::Result<()> {
         let size = swaps::Size { sockets, swaps: count, time: seconds(5, 20) };
         run.keep("swaps", swaps::rows(&rig, &size)).await?;
     }
+    if long("settings") {
+        let (sockets, count) = if quick { (400, 100) } else { (2_000, 1_000) };
+        let size = swaps::Size { sockets, swaps: count, time: seconds(5, 20) };
+        run.keep("settings", swaps::settings(&rig, &size)).await?;
+    }
     // This row takes minutes and measures memory alone, so it runs only by its name.
     if cli.only == ["ten thousand swaps"] {
         swaps::many(&rig, if quick { 1_000 } else { 10_000 }).await;

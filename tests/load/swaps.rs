@@ -1,5 +1,6 @@
 //! Swaps: the effect on two thousand sockets and the senders among them while `send-message` is replaced
-//! again and again, the time until a release is live on three nodes, and the remains of ten thousand swaps.
+//! again and again, or its settings are changed; the time until a release is live on three nodes, and the
+//! remains of ten thousand swaps.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -39,11 +40,46 @@ pub(crate) struct Size {
 pub(crate) async fn rows(rig: &Rig, size: &Size) -> io::Result<Vec<Row>> {
     rig.is("releases to three nodes");
     let mut rows = release_to_live(rig).await;
-    rows.push(under_load(rig, size).await?);
+    rows.push(under_load(rig, size, Change::Release).await?);
     Ok(rows)
 }
 
-async fn under_load(rig: &Rig, size: &Size) -> io::Result<Row> {
+/// The same with changes of settings in the place of releases.
+pub(crate) async fn settings(rig: &Rig, size: &Size) -> io::Result<Vec<Row>> {
+    Ok(vec![under_load(rig, size, Change::Settings).await?])
+}
+
+/// The change that is made again and again under load.
+#[derive(Clone, Copy)]
+enum Change {
+    Release,
+    Settings,
+}
+
+impl Change {
+    fn noun(self) -> &'static str {
+        match self {
+            Self::Release => "releases",
+            Self::Settings => "changes of settings",
+        }
+    }
+
+    /// Makes the change with this number. Returns when the node has it.
+    async fn make(self, admin: &Admin, built: &Release, number: usize) {
+        match self {
+            Self::Release => admin.release(&built.variant(number % 2)).await,
+            Self::Settings => {
+                // The rig overrides this setting. The release gets new settings in the same way.
+                let body = json!({ "set": { "messages_per_minute": 100_000_000 + number } });
+                let path = "/admin/v1/handlers/send-message/config";
+                let outcome = admin.rest().post(path, body).await.expect(200);
+                assert_eq!(outcome["complete"], true, "{outcome}");
+            }
+        }
+    }
+}
+
+async fn under_load(rig: &Rig, size: &Size, change: Change) -> io::Result<Row> {
     rig.is(format!("{} sockets begin to talk", size.sockets));
     let mut rooms = Vec::new();
     let mut crowd = Vec::new();
@@ -65,7 +101,7 @@ async fn under_load(rig: &Rig, size: &Size) -> io::Result<Row> {
         let (admin, stop, swaps, most) = (rig.host.admin.clone(), stop.clone(), swaps.clone(), size.swaps);
         async move {
             while !stop.load(Ordering::Relaxed) && swaps.load(Ordering::Relaxed) < most {
-                admin.release(&built.variant(swaps.load(Ordering::Relaxed) % 2)).await;
+                change.make(&admin, &built, swaps.load(Ordering::Relaxed)).await;
                 swaps.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -83,8 +119,9 @@ async fn under_load(rig: &Rig, size: &Size) -> io::Result<Row> {
     let audit = audit(rig, crowd, &rooms).await?;
     let swaps = swaps.load(Ordering::Relaxed);
     println!(
-        "  {swaps} swaps, {} sockets: {} disconnects, {} lost, {} duplicated, {} reordered, {} refused, {} failed sends; {} \
+        "  {swaps} {}, {} sockets: {} disconnects, {} lost, {} duplicated, {} reordered, {} refused, {} failed sends; {} \
          deliveries of {} owed",
+        change.noun(),
         size.sockets,
         audit.disconnects.len(),
         audit.undelivered.len() + audit.acknowledged_lost.len() + audit.holes.len(),
@@ -102,9 +139,9 @@ async fn under_load(rig: &Rig, size: &Size) -> io::Result<Row> {
         + audit.acknowledged_lost.len()
         + audit.refusals.len()) as u64;
     Ok(Row {
-        name: format!("swap: {swaps} releases under load with {} sockets", size.sockets),
+        name: format!("swap: {swaps} {} under load with {} sockets", change.noun(), size.sockets),
         figures: with,
-        control_name: "the same without swaps".into(),
+        control_name: format!("the same without {}", change.noun()),
         control: without,
         peers: None,
         by: By::P99,
