@@ -35,6 +35,7 @@ macro_rules! handler_world {
                     "switchboard:host/random@1.0.0": crate::bindings::platform::switchboard::host::random,
                     "switchboard:host/log@1.0.0": crate::bindings::platform::switchboard::host::log,
                     "switchboard:host/config@1.0.0": crate::bindings::platform::switchboard::host::config,
+                    "switchboard:host/fetch@1.0.0": crate::bindings::platform::switchboard::host::fetch,
                 },
                 pub_export_macro: true,
                 export_macro_name: $export,

@@ -36,6 +36,7 @@ pub mod schedule;
 pub mod channels;
 pub mod clock;
 pub mod config;
+pub mod fetch;
 pub mod log;
 pub mod postgres;
 pub mod random;

@@ -11,6 +11,7 @@ use switchboard_core::ids::NodeId;
 use switchboard_core::limits;
 use switchboard_fanout::{Hub, Wakes};
 use switchboard_harness::{Harness, case};
+use switchboard_http::outbound::Outbound;
 use switchboard_postgres::Postgres;
 use switchboard_recording::{Outcome, Recording, keep_all};
 use switchboard_redis::{self as redis, Redis};
@@ -25,7 +26,7 @@ pub(crate) struct Args {
     /// JSON with one member, the trigger, and its input: {"frame": {"type": "…", "payload": {…}, "caller":
     /// "ana"}}. Or a recording, whose input is used.
     event: PathBuf,
-    /// Use the Postgres and Redis of the configuration. Changes of the handler stay.
+    /// Use the Postgres and Redis of the configuration, and the network. Changes of the handler stay.
     #[arg(long)]
     real: bool,
     /// The directory with the release files of `switchboard build`.
@@ -89,7 +90,7 @@ async fn backends(config: &Config) -> Result<Backends, Failure> {
         wakes.clone(),
         Tracer::default(),
     );
-    Ok(Backends::new(postgres, redis, hub, wakes))
+    Ok(Backends::new(postgres, redis, hub, wakes, Outbound::default()))
 }
 
 fn document(recording: &Recording) -> Value {

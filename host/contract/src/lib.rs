@@ -43,6 +43,7 @@ macro_rules! handler_world {
                     "switchboard:host/random": super::random,
                     "switchboard:host/log": super::log,
                     "switchboard:host/config": super::config,
+                    "switchboard:host/fetch": super::fetch,
                 },
                 additional_derives: [Clone, PartialEq, serde::Serialize, serde::Deserialize],
             });
@@ -57,7 +58,9 @@ handler_world!(connection_batch_world, "connection-batch-handler");
 handler_world!(schedule_world, "schedule-handler");
 handler_world!(event_world, "event-handler");
 
-pub use platform::switchboard::host::{channels, clock, config, log, postgres, random, redis, types, wake};
+pub use platform::switchboard::host::{
+    channels, clock, config, fetch, log, postgres, random, redis, types, wake,
+};
 
 pub use connection_batch_world::exports::switchboard::host::connection_batch;
 pub use connection_world::exports::switchboard::host::connection;

@@ -3,6 +3,7 @@
 
 pub mod config;
 pub mod error;
+pub mod fetch_url;
 pub mod hash;
 pub mod ids;
 pub mod limits;

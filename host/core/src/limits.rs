@@ -57,6 +57,16 @@ pub const EVENT_PACE_MAX: Duration = Duration::from_secs(1);
 pub const EVENT_ATTEMPTS_MAX: u32 = 100;
 /// Maximum `canary.failures`: a canary that only fails is withdrawn by then.
 pub const CANARY_FAILURES_MAX: u32 = 50;
+/// Maximum number of grants in `grants.fetch`.
+pub const FETCH_GRANTS_MAX: usize = 64;
+/// Maximum number of networks in one of them.
+pub const FETCH_ADDRESSES_MAX: usize = 64;
+/// Maximum `limits.fetches`.
+pub const FETCHES_PER_CALL_MAX: u32 = 64;
+/// Maximum `limits.fetch_bytes`.
+pub const FETCH_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Maximum `limits.fetch_concurrency`: half of [`FETCH_CONNECTIONS_MAX`].
+pub const FETCH_CONCURRENCY_MAX: u32 = 256;
 /// Maximum number of `public_settings`.
 pub const PUBLIC_SETTINGS_MAX: usize = 64;
 /// Maximum number of settings that a manifest names, and of live settings of a handler. More are refused.
@@ -403,6 +413,54 @@ pub const LARGE_ANSWERS_BYTES_MAX: usize = 256 * 1024 * 1024;
 pub const CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// Wait after a failed accept: the process has no file descriptors left, so other connections must end first.
 pub const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(50);
+
+// ---- fetches of handlers ----------------------------------------------------------------------------------
+
+/// Maximum length of the URL of a fetch, and of the target of a redirect. A longer one is `refused`.
+pub const FETCH_URL_BYTES_MAX: usize = 8 * 1024;
+/// Maximum number of headers of a fetch, and of its answer. More are `refused`; in an answer they are
+/// `too-large`.
+pub const FETCH_HEADERS_MAX: usize = 64;
+/// Maximum size of the headers of a fetch, and of the head of its answer. More is `refused`; in an answer it
+/// is `too-large`.
+pub const FETCH_HEADERS_BYTES_MAX: usize = 16 * 1024;
+/// Maximum number of redirects that a fetch follows. A request for more is `refused`.
+pub const FETCH_REDIRECTS_MAX: u8 = 5;
+/// Maximum time to resolve a name. Then the fetch is `unavailable`.
+pub const FETCH_RESOLVE_WAIT: Duration = Duration::from_secs(2);
+/// Maximum number of names that the node resolves at a time, each on a thread that a name server without an
+/// answer blocks beyond [`FETCH_RESOLVE_WAIT`]. One more is `busy`.
+pub const FETCH_RESOLVES_MAX: usize = 16;
+/// Maximum time to connect, all addresses and the TLS handshake together. Then the fetch is `unavailable`.
+pub const FETCH_CONNECT_WAIT: Duration = Duration::from_secs(3);
+/// Maximum number of addresses of a name that one fetch tries, in the order of the answer.
+pub const FETCH_ADDRESSES_TRIED_MAX: usize = 4;
+/// Maximum number of connections of one handler to one host and port. One more is `busy`.
+pub const FETCH_CONNECTIONS_PER_HOST_MAX: usize = 8;
+/// Maximum number of connections of all handlers to all hosts. At the bound, the one that has been idle for
+/// longest is closed. If none is idle, the fetch is `busy`. A quarter of the fetches in flight is divided
+/// among the loaded releases and always available to each of them; the rest is lent.
+pub const FETCH_CONNECTIONS_MAX: usize = 512;
+/// An idle connection is not used again after this time, and is closed at the next [`FETCH_UPKEEP_EVERY`].
+/// Many servers close theirs after a minute.
+pub const FETCH_IDLE_MAX: Duration = Duration::from_secs(30);
+/// A connection is not used again at this age, so that a changed address of a name takes effect.
+pub const FETCH_CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);
+/// Interval of closing idle connections.
+pub const FETCH_UPKEEP_EVERY: Duration = Duration::from_secs(10);
+/// Maximum size of the bodies of answers that the node holds while it receives them. Beyond it, the fetch
+/// whose body needs more ends with `unknown-outcome`.
+pub const FETCH_BODIES_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Number of failures in a row after which the circuit breaker of a handler, host and port opens.
+pub const BREAKER_FAILURES: u32 = 5;
+/// Time for which it is open at first. Then one fetch is tried; if it fails, the next time is twice as long.
+/// Fetches are `unavailable` meanwhile, without an attempt.
+pub const BREAKER_OPEN_MIN: Duration = Duration::from_secs(1);
+/// Maximum time for which it is open.
+pub const BREAKER_OPEN_MAX: Duration = Duration::from_secs(30);
+/// Maximum number of circuit breakers with failures. At the bound, the handler with the most of them loses
+/// the one that changed first: it counts from 0 again.
+pub const BREAKERS_MAX: usize = 1024;
 
 // ==== fanout ===============================================================================================
 

@@ -1,6 +1,7 @@
 //! The manifest of a release: what it answers, what it may use, and how much. It is parsed once, so every
 //! `Manifest` is valid. This module does not inspect code: the runtime checks imports against grants.
 
+mod fetch;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::Error;
 use crate::limits;
+pub use fetch::{FETCH_METHODS, FetchGrant, FetchRules};
 pub use settings::{Bound, SettingRule, SettingType};
 
 /// The name of the custom section that carries `handler.toml` inside a release file.
@@ -254,6 +256,9 @@ pub struct Grants {
     /// Queues that it may wake: `outbox`.
     #[serde(default)]
     pub wake: Vec<String>,
+    /// Methods and URLs that it may fetch.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fetch: Vec<FetchGrant>,
 }
 
 /// Limits of one call. Every field has a maximum in `limits`.
@@ -270,6 +275,12 @@ pub struct Limits {
     pub host_bytes: u64,
     /// Maximum concurrent calls of this handler on one node; beyond it callers get 503 with `Retry-After`.
     pub concurrency: u32,
+    /// Maximum fetches of one call.
+    pub fetches: u32,
+    /// Maximum bytes of the body of a fetch, and of its answer.
+    pub fetch_bytes: u64,
+    /// Maximum fetches of this handler in flight on one node.
+    pub fetch_concurrency: u32,
 }
 
 impl Default for Limits {
@@ -281,6 +292,9 @@ impl Default for Limits {
             host_calls: 64,
             host_bytes: 4 * 1024 * 1024,
             concurrency: 256,
+            fetches: 8,
+            fetch_bytes: 1024 * 1024,
+            fetch_concurrency: 32,
         }
     }
 }
@@ -424,6 +438,13 @@ impl Manifest {
         in_range(self.limits.host_calls.into(), limits::HANDLER_HOST_CALLS_MAX.into(), "host_calls")?;
         in_range(self.limits.host_bytes, limits::HANDLER_HOST_BYTES_MAX, "host_bytes")?;
         in_range(self.limits.concurrency.into(), limits::HANDLER_CONCURRENCY_MAX.into(), "concurrency")?;
+        in_range(self.limits.fetches.into(), limits::FETCHES_PER_CALL_MAX.into(), "fetches")?;
+        in_range(self.limits.fetch_bytes, limits::FETCH_BYTES_MAX, "fetch_bytes")?;
+        in_range(
+            self.limits.fetch_concurrency.into(),
+            limits::FETCH_CONCURRENCY_MAX.into(),
+            "fetch_concurrency",
+        )?;
         let Thresholds { failures, error_percent, latency_percent, calls } = self.canary;
         rule(
             (1..=limits::CANARY_FAILURES_MAX).contains(&failures),
@@ -441,6 +462,13 @@ impl Manifest {
         }
         for queue in &self.grants.wake {
             rule(queue == "outbox", &format!("`grants.wake` accepts only `outbox`, not `{queue}`"))?;
+        }
+        rule(
+            self.grants.fetch.len() <= limits::FETCH_GRANTS_MAX,
+            &format!("`grants.fetch` has at most {} grants", limits::FETCH_GRANTS_MAX),
+        )?;
+        for grant in &self.grants.fetch {
+            grant.check(|key| self.has_setting(key)).map_err(Error::Manifest)?;
         }
         rule(
             self.public_settings.len() <= limits::PUBLIC_SETTINGS_MAX,

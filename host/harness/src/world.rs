@@ -21,6 +21,7 @@ use switchboard_core::config::Config;
 use switchboard_core::ids::{ConnectionId, NodeId, UserId};
 use switchboard_core::limits;
 use switchboard_fanout::{ConnectionInfo, Hub, Outlet, Wakes};
+use switchboard_http::outbound::Outbound;
 use switchboard_postgres::{Migrations, Postgres, migrate, owner};
 use switchboard_recording::Scenario;
 use switchboard_redis::{Keyspace, Redis};
@@ -207,7 +208,7 @@ impl Services {
                 return Err(Error::NotReady("the bus", limits::TEST_SERVICE_WAIT));
             }
         }
-        let mut backends = Backends::new(postgres.clone(), redis, hub.clone(), wakes);
+        let mut backends = Backends::new(postgres.clone(), redis, hub.clone(), wakes, Outbound::default());
         backends.statement = Some(clock::qualified);
         let runtime = sandbox(self.cache.clone(), backends)?;
         Ok((postgres, hub, Arc::new(runtime)))

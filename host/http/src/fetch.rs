@@ -20,7 +20,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::Error;
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 pub struct Answer {
@@ -102,7 +102,8 @@ pub fn is_here(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-fn connector() -> Result<TlsConnector, Error> {
+/// Speaks TLS with servers that the certificates of this system verify.
+pub(crate) fn connector() -> Result<TlsConnector, Error> {
     static CONFIG: OnceLock<Option<Arc<ClientConfig>>> = OnceLock::new();
     let config = CONFIG.get_or_init(|| {
         let mut roots = RootCertStore::empty();

@@ -25,7 +25,7 @@ use switchboard_contract::{
 };
 use switchboard_core::ids::Digest;
 use switchboard_core::limits;
-use switchboard_core::manifest::{Bindings, Grants, Manifest};
+use switchboard_core::manifest::{Bindings, FetchRules, Grants, Manifest};
 use switchboard_core::quota::Claim;
 use switchboard_recording::Secrets;
 use switchboard_redis::Script;
@@ -81,6 +81,7 @@ impl LoadedRelease {
         let scripts = manifest.scripts.iter();
         let scripts =
             scripts.map(|(name, text)| (name.clone(), Script::new(name, text, &manifest.grants.redis)));
+        let fetch = fetch_rules(&manifest, &settings)?;
         let terms = Terms {
             handler: manifest.name.clone(),
             release: file.digest,
@@ -90,8 +91,10 @@ impl LoadedRelease {
             secrets: Secrets::new(&settings, &manifest.public_settings),
             settings,
             scripts: Arc::new(scripts.collect()),
+            fetch,
             host_call_stats: HostCallStats::new(),
             memory: claims.memory,
+            fetches: claims.fetches,
             turns: claims.turns,
         };
         Ok(Self {
@@ -119,9 +122,10 @@ impl LoadedRelease {
     /// The inputs do not fit the release. It keeps those that it has.
     pub fn apply(&self, inputs: &Inputs) -> Result<(), Error> {
         let settings = inputs.effective(&self.manifest)?;
+        let fetch = fetch_rules(&self.manifest, &settings)?;
         let secrets = Secrets::new(&settings, &self.manifest.public_settings);
         let before = self.terms();
-        self.terms.store(Arc::new(Terms { settings, secrets, ..(*before).clone() }));
+        self.terms.store(Arc::new(Terms { settings, secrets, fetch, ..(*before).clone() }));
         Ok(())
     }
 
@@ -139,6 +143,16 @@ impl LoadedRelease {
     pub fn settings(&self) -> BTreeMap<String, String> {
         self.terms().settings.clone()
     }
+
+    /// Returns its grants to fetch, with its settings.
+    pub fn fetch_rules(&self) -> FetchRules {
+        self.terms().fetch.clone()
+    }
+}
+
+/// Puts the effective settings into the grants to fetch.
+fn fetch_rules(manifest: &Manifest, settings: &BTreeMap<String, String>) -> Result<FetchRules, Error> {
+    FetchRules::expand(&manifest.grants.fetch, settings).map_err(|error| Error::of_release(error.to_string()))
 }
 
 /// Returns the number of loaded releases in this process, including those that only running calls still hold.
@@ -285,6 +299,7 @@ fn imports_are_granted(env: &EngineEnv, component: &Component, grants: &Grants) 
             "postgres" => (grants.postgres.is_some(), "grants.postgres"),
             "redis" => (!grants.redis.is_empty(), "grants.redis"),
             "wake" => (!grants.wake.is_empty(), "grants.wake"),
+            "fetch" => (!grants.fetch.is_empty(), "grants.fetch"),
             "channels" => (
                 !grants.publish.is_empty() || !grants.subscribe.is_empty() || grants.disconnect,
                 "grants.publish, grants.subscribe or grants.disconnect",

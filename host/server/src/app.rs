@@ -24,6 +24,7 @@ use switchboard_core::limits;
 use switchboard_core::shutdown::{Shutdown, ShutdownGuard};
 use switchboard_fanout::{Hub, Wakes};
 use switchboard_http::http_server;
+use switchboard_http::outbound::Outbound;
 use switchboard_postgres::Postgres;
 use switchboard_redis::{self as redis, Redis};
 use switchboard_releases::registry::Registry;
@@ -96,7 +97,9 @@ impl App {
         // A node starts also when its identity provider is not reachable.
         let keys_again_after = auth.read_keys().await;
 
-        let backends = Backends::new(postgres.clone(), redis.clone(), hub.clone(), wakes.clone());
+        let outbound = Outbound::default();
+        let backends =
+            Backends::new(postgres.clone(), redis.clone(), hub.clone(), wakes.clone(), outbound.clone());
         let runtime = Arc::new(Runtime::new(&config, backends, tracer.clone()).map_err(of("runtime"))?);
         let registry = Arc::new(Registry::new());
         let triggers = Triggers::new(
@@ -146,6 +149,7 @@ impl App {
         }
         triggers.start(&guard);
         tokio::spawn(metrics.clone().upkeep(guard.clone()));
+        tokio::spawn(outbound.upkeep(guard.clone()));
         let gauges =
             admin::gauges::run(repository, postgres.outbox(), redis.clone(), hub.clone(), guard.clone());
         tokio::spawn(gauges);

@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -65,6 +66,8 @@ functions! {
     RandomBytes = "random.bytes",
     LogLog = "log.log",
     ConfigGet = "config.get",
+    FetchSend = "fetch.send",
+    FetchSendAll = "fetch.send-all",
     WasiWallClock = "wasi.wall-clock",
     WasiMonotonicClock = "wasi.monotonic-clock",
     WasiRandom = "wasi.random",
@@ -214,7 +217,12 @@ pub(crate) struct Middleware {
     pub(crate) span: Option<spans::ActiveSpan>,
     /// Attributes of the spans of its host calls. Empty if the call is not traced.
     pub(crate) span_attributes: Vec<(&'static str, String)>,
+    /// Attributes of the span of the present host call alone. `None` if the call is not traced.
+    annotations: Option<Annotations>,
 }
+
+/// Attributes that a host call adds to its own span.
+pub(crate) type Annotations = Arc<Mutex<Vec<(&'static str, String)>>>;
 
 impl Middleware {
     pub(crate) fn new(
@@ -238,7 +246,15 @@ impl Middleware {
             secrets,
             span: None,
             span_attributes: Vec::new(),
+            annotations: None,
         }
+    }
+
+    /// Returns the place for further attributes of the span of the next host call. `None` if the call is not
+    /// traced.
+    pub(crate) fn annotations(&mut self) -> Option<Annotations> {
+        self.annotations = self.span.is_some().then(Annotations::default);
+        self.annotations.clone()
     }
 
     /// Runs one host call. `args` is a record with a field for each parameter. `live` checks the grants and
@@ -349,7 +365,11 @@ impl Middleware {
         self.last[last].answer = Some((bytes, micros.try_into().unwrap_or(u32::MAX)));
         self.host_call_stats.record(function, took);
         if let Some(span) = &self.span {
-            span.child(function.name(), spans::Kind::Client, begun, self.span_attributes.clone());
+            let mut attributes = self.span_attributes.clone();
+            if let Some(own) = self.annotations.take() {
+                attributes.append(&mut own.lock());
+            }
+            span.child(function.name(), spans::Kind::Client, begun, attributes);
         }
         if let Some(recorder) = &mut self.recorder {
             recorder.answered(micros.try_into().unwrap_or(u64::MAX), bytes, || recording::value_of(answer));

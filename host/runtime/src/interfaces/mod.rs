@@ -6,6 +6,7 @@ pub(crate) mod call;
 mod channels;
 mod clock;
 mod config;
+mod fetch;
 pub(crate) mod guest_clock;
 mod log;
 pub(crate) mod postgres;
@@ -31,9 +32,10 @@ use call::{HostCallStats, Middleware};
 use switchboard_contract as contract;
 use switchboard_core::ids::{ConnectionId, Digest, RequestId};
 use switchboard_core::limits;
-use switchboard_core::manifest::{Grants, Limits};
+use switchboard_core::manifest::{FetchRules, Grants, Limits};
 use switchboard_core::quota::{Claim, Grant};
 use switchboard_fanout::{Hub, Wakes};
+use switchboard_http::outbound::Outbound;
 use switchboard_postgres::{Postgres, Session};
 use switchboard_recording::Secrets;
 use switchboard_redis::{Redis, Script};
@@ -55,9 +57,13 @@ pub(crate) struct Terms {
     /// The values of secret settings. No recording and no log line may contain them.
     pub secrets: Secrets,
     pub scripts: Arc<BTreeMap<String, Script>>,
+    /// The grants to fetch, with the present settings.
+    pub fetch: FetchRules,
     pub host_call_stats: HostCallStats,
     /// The quota for the memory of its calls, beyond [`limits::MEMORY_FREE_BYTES`] for each.
     pub(crate) memory: Claim,
+    /// The quota for its fetches in flight.
+    pub(crate) fetches: Claim,
     /// Where its long calls wait for a turn.
     pub(crate) turns: TurnQueue,
 }
@@ -70,18 +76,20 @@ pub struct Backends {
     pub redis: Option<Redis>,
     pub hub: Option<Hub>,
     pub wakes: Option<Wakes>,
+    pub outbound: Option<Outbound>,
     /// Changes a handler's statement before Postgres gets it, for a database of the harness. Recordings
     /// contain the statement as the handler wrote it.
     pub statement: Option<fn(&str) -> String>,
 }
 
 impl Backends {
-    pub fn new(postgres: Postgres, redis: Redis, hub: Hub, wakes: Wakes) -> Self {
+    pub fn new(postgres: Postgres, redis: Redis, hub: Hub, wakes: Wakes, outbound: Outbound) -> Self {
         Self {
             postgres: Some(postgres),
             redis: Some(redis),
             hub: Some(hub),
             wakes: Some(wakes),
+            outbound: Some(outbound),
             statement: None,
         }
     }
@@ -110,6 +118,8 @@ pub struct CallState {
     /// None without Postgres.
     session: Option<Session>,
     transactions: postgres::Transactions,
+    /// The number of fetches so far.
+    fetches: u32,
     log: log::CallLogger,
     wasi: Option<Box<wasi::Wasi>>,
     /// Set with the store: the engine's epoch advances while this call exists.
@@ -135,6 +145,7 @@ impl CallState {
             deadline,
             backends: backends.clone(),
             transactions: postgres::Transactions::default(),
+            fetches: 0,
             memory: MemoryLimit::new(&terms),
             log: log::CallLogger::new(terms.clone(), id.clone(), request.clone()),
             terms,
@@ -169,6 +180,7 @@ pub(crate) fn link(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
     contract::channels::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
     contract::clock::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
     contract::config::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
+    contract::fetch::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
     contract::log::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
     contract::postgres::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
     contract::redis::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;

@@ -1,0 +1,474 @@
+//! Fetches of handlers. The way of one fetch: parse, grant, circuit breaker, connection, request, answer; all
+//! under one deadline. A redirect begins again at the grant. Nothing here waits in a queue: at a bound a
+//! fetch is `busy` at once, because a handler can act on that.
+//!
+//! `address`, `breaker` and `redirect` are pure. `pool` keeps connections by handler. `connect` opens them.
+
+mod address;
+mod breaker;
+mod connect;
+mod pool;
+mod redirect;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Incoming};
+use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use hyper::{Method, StatusCode, Uri};
+use ipnet::IpNet;
+use parking_lot::Mutex;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+
+use breaker::Breakers;
+use connect::{Dialer, Resolve};
+use pool::{Ages, Connection, Key, Pool};
+use switchboard_contract::fetch::{Error, Request, Response};
+use switchboard_core::fetch_url::FetchUrl;
+use switchboard_core::limits;
+use switchboard_core::manifest::{FETCH_METHODS, FetchRules};
+use switchboard_core::shutdown::ShutdownGuard;
+
+/// Headers that the host sets, or that would change how the connection works.
+const OF_THE_TRANSPORT: [&str; 14] = [
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "trailers",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// The fetches of all handlers of one node: their connections and circuit breakers. Clones share them.
+#[derive(Clone)]
+pub struct Outbound(Arc<Inner>);
+
+struct Inner {
+    pool: Pool,
+    breakers: Arc<Breakers>,
+    dialer: Dialer,
+    in_flight: InFlight,
+    bodies: Arc<AtomicUsize>,
+}
+
+/// The fetches that one call may make.
+pub struct Allowance<'a> {
+    pub handler: &'a str,
+    pub rules: &'a FetchRules,
+    /// Maximum fetches of the handler in flight on this node.
+    pub concurrency: u32,
+    /// Maximum bytes of a body, in each direction.
+    pub bytes_max: u64,
+    /// The end of the call.
+    pub deadline: Instant,
+}
+
+/// The bounds of one fetch, with all its redirects.
+struct Bounds {
+    handler: Arc<str>,
+    bytes_max: u64,
+    deadline: Instant,
+}
+
+impl Default for Outbound {
+    fn default() -> Self {
+        Self::new(Arc::new(connect::System), Ages::default())
+    }
+}
+
+impl Outbound {
+    fn new(resolver: Arc<dyn Resolve>, ages: Ages) -> Self {
+        Self(Arc::new(Inner {
+            pool: Pool::with(ages),
+            breakers: Arc::default(),
+            dialer: Dialer::new(resolver),
+            in_flight: InFlight::default(),
+            bodies: Arc::default(),
+        }))
+    }
+
+    /// Sends one request, and returns its answer, or that of its last redirect.
+    ///
+    /// # Errors
+    /// As the contract states them.
+    pub async fn send(&self, allowed: &Allowance<'_>, request: Request) -> Result<Response, Error> {
+        let deadline = match request.timeout_ms {
+            Some(ms) => allowed.deadline.min(Instant::now() + Duration::from_millis(ms.into())),
+            None => allowed.deadline,
+        };
+        let mut redirects = request.redirects;
+        let mut hop = Hop::of(request, allowed.bytes_max)?;
+        let mut networks = hop.granted(allowed.rules)?;
+        let handler: Arc<str> = allowed.handler.into();
+        let _in_flight = self.0.in_flight.begin(&handler, allowed.concurrency).ok_or(Error::Busy)?;
+        let by = Bounds { handler, bytes_max: allowed.bytes_max, deadline };
+        loop {
+            let answer = self.hop(&by, &hop, &networks).await?;
+            if redirects == 0 {
+                return Ok(answer.into_response(hop.url));
+            }
+            let target = redirect::target(&hop.method, &hop.url, answer.status, &answer.headers);
+            let Some(target) = target.map_err(Error::Refused)? else {
+                return Ok(answer.into_response(hop.url));
+            };
+            redirects -= 1;
+            hop = hop.to(target)?;
+            networks = hop.granted(allowed.rules).map_err(|_| {
+                Error::Refused(format!("the redirect to {} is not granted (grants.fetch)", hop.url))
+            })?;
+        }
+    }
+
+    /// One request and its answer, through the circuit breaker.
+    async fn hop(&self, by: &Bounds, hop: &Hop, networks: &[IpNet]) -> Result<Answer, Error> {
+        let (host, port) = (hop.url.host_text(), hop.url.port());
+        let passed =
+            self.0.breakers.pass(&by.handler, host, port, by.deadline).map_err(Error::Unavailable)?;
+        let answer = self.exchange(by, hop, networks).await;
+        match &answer {
+            Ok(answer) if matches!(answer.status.as_u16(), 502..=504) => {
+                passed.failed(&format!("status {}", answer.status.as_u16()));
+            }
+            // A service that answers too much is not dead.
+            Ok(_) | Err(Error::TooLarge(_)) => passed.succeeded(),
+            Err(Error::Unavailable(why) | Error::UnknownOutcome(why)) => passed.failed(why),
+            // These say nothing about the service.
+            Err(Error::Refused(_) | Error::Busy) => drop(passed),
+        }
+        answer
+    }
+
+    async fn exchange(&self, by: &Bounds, hop: &Hop, networks: &[IpNet]) -> Result<Answer, Error> {
+        let deadline = by.deadline;
+        let key = Key {
+            handler: by.handler.clone(),
+            is_tls: hop.url.is_tls(),
+            host: hop.url.host_text().to_owned(),
+            port: hop.url.port(),
+        };
+        let is_permitted = |address| address::is_permitted(address, networks);
+        let mut sent_twice = false;
+        // A server may close an idle connection at any time. Each round takes one of the pool, or is the
+        // last.
+        loop {
+            let pooled = if sent_twice { None } else { self.0.pool.take(&key, is_permitted) };
+            let is_pooled = pooled.is_some();
+            let mut connection = match pooled {
+                Some(connection) => connection,
+                None => self.open(&key, &hop.url, networks, deadline).await?,
+            };
+            match timeout_at(deadline, connection.sender.ready()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) if is_pooled => continue,
+                Ok(Err(error)) => {
+                    return Err(Error::Unavailable(format!("{} closed: {error}", hop.url.authority())));
+                }
+                Err(_) => return Err(Error::Unavailable(no_answer(&hop.url))),
+            }
+            let sent = timeout_at(deadline, connection.sender.try_send_request(hop.request())).await;
+            let (head, body) = match sent {
+                Err(_) => return Err(Error::UnknownOutcome(no_answer(&hop.url))),
+                Ok(Ok(answer)) => answer.into_parts(),
+                // Nothing was written.
+                Ok(Err(error)) if is_pooled && error.message().is_some() => continue,
+                Ok(Err(error)) if error.error().is_parse_too_large() => {
+                    return Err(Error::TooLarge(limits::FETCH_HEADERS_BYTES_MAX as u64));
+                }
+                // The server closed a connection that was idle. A GET has no effect, so it may be sent again.
+                Ok(Err(error)) if is_pooled && hop.is_safe() && !error.error().is_parse() => {
+                    sent_twice = true;
+                    continue;
+                }
+                Ok(Err(error)) => return Err(broken(&hop.url, &error.into_error())),
+            };
+            if head.status.is_informational() {
+                return Err(broken(
+                    &hop.url,
+                    &format_args!("it answered with the status {}", head.status.as_u16()),
+                ));
+            }
+            let body = self.body(&hop.url, body, by).await?;
+            self.0.pool.give(key, connection);
+            return Ok(Answer { status: head.status, headers: head.headers, body });
+        }
+    }
+
+    async fn open(
+        &self,
+        key: &Key,
+        url: &FetchUrl,
+        networks: &[IpNet],
+        deadline: Instant,
+    ) -> Result<Connection, Error> {
+        let slot = self.0.pool.slot(key).ok_or(Error::Busy)?;
+        let (sender, address, driver) = self.0.dialer.dial(url, networks, deadline).await?;
+        Ok(Connection::new(sender, address, driver, slot))
+    }
+
+    /// Reads the body of an answer, within all bounds.
+    async fn body(
+        &self,
+        url: &FetchUrl,
+        mut body: Incoming,
+        &Bounds { bytes_max, deadline, .. }: &Bounds,
+    ) -> Result<Vec<u8>, Error> {
+        if body.size_hint().lower() > bytes_max {
+            return Err(Error::TooLarge(bytes_max));
+        }
+        let mut held = Held { all: self.0.bodies.clone(), bytes: 0 };
+        let mut bytes = Vec::new();
+        loop {
+            let frame = match timeout_at(deadline, body.frame()).await {
+                Err(_) => return Err(Error::UnknownOutcome(no_answer(url))),
+                Ok(None) => return Ok(bytes),
+                Ok(Some(Err(error))) => return Err(broken(url, &error)),
+                Ok(Some(Ok(frame))) => frame,
+            };
+            // Trailers are left out.
+            let Ok(data) = frame.into_data() else { continue };
+            if bytes.len() as u64 + data.len() as u64 > bytes_max {
+                return Err(Error::TooLarge(bytes_max));
+            }
+            if !held.grow(data.len()) {
+                let why = "this node receives as many bytes of answers as it can hold; try again later";
+                return Err(Error::UnknownOutcome(why.to_owned()));
+            }
+            bytes.extend_from_slice(&data);
+        }
+    }
+
+    /// Closes idle connections in time, and reports the open circuit breakers, until the shutdown begins.
+    pub async fn upkeep(self, mut guard: ShutdownGuard) {
+        let mut tick = interval(limits::FETCH_UPKEEP_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = guard.begun() => break,
+            }
+            self.0.pool.close_idle();
+            metrics::gauge!("switchboard_fetch_breakers_open").set(self.0.breakers.open() as f64);
+        }
+        self.0.pool.close_all();
+    }
+}
+
+/// Checks a request without sending it, for a sandbox that has no network.
+///
+/// # Errors
+/// `Refused` or `TooLarge`, as [`Outbound::send`] would.
+pub fn check(rules: &FetchRules, bytes_max: u64, request: Request) -> Result<(), Error> {
+    Hop::of(request, bytes_max)?.granted(rules).map(drop)
+}
+
+/// One request of a fetch: the first, or one after a redirect. It is valid, but not yet granted.
+struct Hop {
+    method: Method,
+    url: FetchUrl,
+    /// The URL as the request line has it.
+    target: Uri,
+    /// Without `host`.
+    headers: HeaderMap,
+    host: HeaderValue,
+    body: Bytes,
+}
+
+impl Hop {
+    fn of(request: Request, bytes_max: u64) -> Result<Self, Error> {
+        let Request { method, url, headers, body, timeout_ms: _, redirects } = request;
+        let rule =
+            |holds: bool, what: &str| if holds { Ok(()) } else { Err(Error::Refused(what.to_owned())) };
+        let is_known = FETCH_METHODS.contains(&method.as_str());
+        rule(is_known, &format!("the method is not one of {}", FETCH_METHODS.join(", ")))?;
+        rule(
+            redirects <= limits::FETCH_REDIRECTS_MAX,
+            &format!("`redirects` is 0 to {}", limits::FETCH_REDIRECTS_MAX),
+        )?;
+        let url = FetchUrl::parse(&url).map_err(Error::Refused)?;
+        let headers = headers_of(&headers)?;
+        if body.len() as u64 > bytes_max {
+            return Err(Error::TooLarge(bytes_max));
+        }
+        let method = method.parse().map_err(|_| Error::Refused("the method is not valid".to_owned()))?;
+        let (target, host) = line_of(&url)?;
+        Ok(Self { method, url, target, headers, host, body: body.into() })
+    }
+
+    /// Asks the grants. Returns the networks that they name.
+    fn granted(&self, rules: &FetchRules) -> Result<Vec<IpNet>, Error> {
+        rules.permits(self.method.as_str(), &self.url).ok_or_else(|| {
+            Error::Refused(format!("{} {} is not granted (grants.fetch)", self.method, self.url))
+        })
+    }
+
+    /// The request to the target of a redirect.
+    fn to(self, url: FetchUrl) -> Result<Self, Error> {
+        let mut headers = self.headers;
+        if !self.url.is_same_origin(&url) {
+            let credentials: Vec<_> =
+                headers.keys().filter(|name| redirect::is_credential(name)).cloned().collect();
+            for name in credentials {
+                headers.remove(name);
+            }
+        }
+        let (target, host) = line_of(&url)?;
+        Ok(Self { url, target, headers, host, ..self })
+    }
+
+    /// Returns true if sending it twice is like sending it once.
+    fn is_safe(&self) -> bool {
+        matches!(self.method, Method::GET | Method::HEAD)
+    }
+
+    fn request(&self) -> hyper::Request<Full<Bytes>> {
+        let mut request = hyper::Request::new(Full::new(self.body.clone()));
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.target.clone();
+        *request.headers_mut() = self.headers.clone();
+        let headers = request.headers_mut();
+        headers.insert(HOST, self.host.clone());
+        const AGENT: &str = concat!("switchboard/", env!("CARGO_PKG_VERSION"));
+        headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
+        request
+    }
+}
+
+/// The URL as a request has it: the target of the request line, and the `host` header.
+fn line_of(url: &FetchUrl) -> Result<(Uri, HeaderValue), Error> {
+    let refused =
+        || Error::Refused("the URL has characters that a request cannot carry: escape them".to_owned());
+    let target = url.target().parse().map_err(|_| refused())?;
+    let host = HeaderValue::from_str(url.authority()).map_err(|_| refused())?;
+    Ok((target, host))
+}
+
+fn headers_of(given: &[(String, String)]) -> Result<HeaderMap, Error> {
+    let rule = |holds: bool, what: String| if holds { Ok(()) } else { Err(Error::Refused(what)) };
+    rule(
+        given.len() <= limits::FETCH_HEADERS_MAX,
+        format!("a fetch has at most {} headers", limits::FETCH_HEADERS_MAX),
+    )?;
+    let bytes: usize = given.iter().map(|(name, value)| name.len() + value.len()).sum();
+    rule(
+        bytes <= limits::FETCH_HEADERS_BYTES_MAX,
+        format!("the headers of a fetch have at most {} bytes", limits::FETCH_HEADERS_BYTES_MAX),
+    )?;
+    let mut headers = HeaderMap::with_capacity(given.len());
+    for (name, value) in given {
+        let shown = || name.chars().take(64).collect::<String>().escape_debug().to_string();
+        rule(!OF_THE_TRANSPORT.contains(&name.as_str()), format!("the host sets the header {name} itself"))?;
+        let is_lower = !name.contains(|c: char| c.is_ascii_uppercase());
+        rule(is_lower, format!("the name of a header is lower case, not `{}`", shown()))?;
+        let parsed = HeaderName::from_bytes(name.as_bytes());
+        let parsed =
+            parsed.map_err(|_| Error::Refused(format!("`{}` is not the name of a header", shown())))?;
+        // The value is not part of the error: it may be a secret.
+        let value = HeaderValue::from_str(value).map_err(|_| {
+            Error::Refused(format!("the value of the header {name} is not one that HTTP can carry"))
+        })?;
+        headers.append(parsed, value);
+    }
+    Ok(headers)
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn into_response(self, url: FetchUrl) -> Response {
+        let headers = self.headers.iter().filter(|(name, _)| {
+            // The length of the answer to a HEAD is what such a request asks for.
+            !OF_THE_TRANSPORT.contains(&name.as_str()) || name.as_str() == "content-length"
+        });
+        let headers = headers.map(|(name, value)| {
+            (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+        });
+        Response {
+            status: self.status.as_u16(),
+            headers: headers.collect(),
+            body: self.body,
+            url: url.as_str().to_owned(),
+        }
+    }
+}
+
+/// The number of fetches of each handler in flight.
+#[derive(Default)]
+struct InFlight(Arc<Mutex<HashMap<Arc<str>, u32>>>);
+
+/// One fetch in flight, until it is dropped.
+struct Sending {
+    all: Arc<Mutex<HashMap<Arc<str>, u32>>>,
+    handler: Arc<str>,
+}
+
+impl InFlight {
+    fn begin(&self, handler: &Arc<str>, most: u32) -> Option<Sending> {
+        let mut all = self.0.lock();
+        match all.get_mut(handler) {
+            Some(count) if *count >= most => return None,
+            Some(count) => *count += 1,
+            None => {
+                all.insert(handler.clone(), 1);
+            }
+        }
+        Some(Sending { all: self.0.clone(), handler: handler.clone() })
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        let mut all = self.all.lock();
+        if let Some(count) = all.get_mut(&self.handler) {
+            *count -= 1;
+            if *count == 0 {
+                all.remove(&self.handler);
+            }
+        }
+    }
+}
+
+/// The bytes of one body that is being received, as a part of those of the node.
+struct Held {
+    all: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Held {
+    fn grow(&mut self, bytes: usize) -> bool {
+        let before = self.all.fetch_add(bytes, Relaxed);
+        self.bytes += bytes;
+        before + bytes <= limits::FETCH_BODIES_BYTES_MAX
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+fn no_answer(url: &FetchUrl) -> String {
+    format!("no whole answer from {} in time", url.authority())
+}
+
+fn broken(url: &FetchUrl, error: &dyn std::fmt::Display) -> Error {
+    Error::UnknownOutcome(format!("the exchange with {} broke: {error}", url.authority()))
+}
