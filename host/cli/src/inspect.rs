@@ -123,6 +123,9 @@ fn text(document: &Document) -> Result<String, Failure> {
     row("subscribes to", patterns(&grants.subscribe));
     row("disconnects", if grants.disconnect { "yes".to_owned() } else { String::new() });
     row("wakes", grants.wake.join(", "));
+    for (at, grant) in grants.fetch.iter().enumerate() {
+        row(if at == 0 { "fetches" } else { "" }, grant.to_string());
+    }
     row(
         "limits",
         format!(
@@ -135,6 +138,17 @@ fn text(document: &Document) -> Result<String, Failure> {
             limits.concurrency
         ),
     );
+    if !grants.fetch.is_empty() {
+        row(
+            "",
+            format!(
+                "{} fetches, {} each, {} in flight on a node",
+                limits.fetches,
+                page::bytes(limits.fetch_bytes),
+                limits.fetch_concurrency
+            ),
+        );
+    }
     row(
         "as a canary",
         format!(

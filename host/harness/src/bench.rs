@@ -160,6 +160,7 @@ impl Call<'_> {
     pub async fn run(self) -> Ran {
         let responder =
             Props::of(&self.scenario, Scripted { script: self.script }).unwrap_or_else(|why| panic!("{why}"));
+        let responder = responder.granting(self.handler.release.fetch_rules());
         let recording = self.handler.play(&self.trigger, self.input, responder).await;
         Ran { recording: recording.unwrap_or_else(|why| panic!("{why}")) }
     }

@@ -14,7 +14,7 @@ use super::player::Player;
 use super::props::{Live, Props};
 use super::world::Services;
 use super::{Error, Handler, Harness};
-use switchboard_recording::{Outcome, Recording, Scenario, Secrets};
+use switchboard_recording::{Exchange, Outcome, Recording, Scenario, Secrets};
 use switchboard_runtime::{Responder, Response};
 
 /// The number of attempts, and the findings.
@@ -42,10 +42,10 @@ impl fmt::Display for Finding {
     }
 }
 
-/// The failures that a function may answer, in the form of a recording.
-fn wrong_answers(function: &str) -> Vec<Value> {
+/// The failures that a host call may answer, in the form of a recording.
+fn wrong_answers(exchange: &Exchange) -> Vec<Value> {
     let err = |error: Value| json!({ "Err": error });
-    match function {
+    match exchange.function.as_str() {
         name if name.starts_with("postgres.")
             || (name.starts_with("transaction.") && !name.ends_with("drop")) =>
         {
@@ -74,10 +74,26 @@ fn wrong_answers(function: &str) -> Vec<Value> {
                 err(json!({ "Refused": "injected" })),
             ]
         }
+        "fetch.send" => failed_fetches().into_iter().map(err).collect(),
+        // All of them fail in the same way.
+        "fetch.send-all" => {
+            let count = exchange.args["requests"].as_array().map_or(0, Vec::len);
+            failed_fetches().into_iter().map(|error| Value::Array(vec![err(error); count])).collect()
+        }
         // A setting that is not set.
         "config.get" => vec![Value::Null],
         _ => Vec::new(),
     }
+}
+
+fn failed_fetches() -> Vec<Value> {
+    vec![
+        json!("Busy"),
+        json!({ "Unavailable": "injected" }),
+        json!({ "UnknownOutcome": "injected" }),
+        json!({ "Refused": "injected" }),
+        json!({ "TooLarge": 1 }),
+    ]
 }
 
 /// Runs without services: after the fault, host calls with an answer in the recording get it, and all others
@@ -88,7 +104,7 @@ pub async fn scripted(harness: &Harness, subjects: &[Subject]) -> Result<Faults,
         let handler = harness.load_bytes(subject.file.bytes.clone()).await?;
         for case in subject.cases.iter().filter(|case| is_undisturbed(case)) {
             for (at, exchange) in case.recording.exchanges.iter().enumerate() {
-                for wrong in wrong_answers(&exchange.function) {
+                for wrong in wrong_answers(exchange) {
                     let responder = Broken::new(&handler, &case.recording, at, wrong.clone());
                     let ran =
                         handler.play(&case.recording.trigger, case.recording.input.clone(), responder).await;
@@ -160,7 +176,7 @@ async fn state_after(
     let ran = async {
         let before = world.state().await?;
         let handler = world.load(&subject.file, scenario.settings.clone()).await?;
-        let responder = Props::of(scenario, Live)?;
+        let responder = Props::of(scenario, Live)?.granting(handler.release.fetch_rules());
         let (recording, _) = handler.live(&case.recording, At { fault, rest: responder }).await?;
         Ok((before, world.state().await?, recording))
     };
@@ -185,6 +201,12 @@ fn real_faults(function: &str) -> Vec<(&'static str, Response)> {
         ));
     } else if function.starts_with("redis.") || function.starts_with("channels.") {
         faults.push(("unavailable", Response::Answer(json!({ "Err": "Unavailable" }))));
+    } else if function == "fetch.send" {
+        faults.push(("busy", Response::Answer(json!({ "Err": "Busy" }))));
+        faults.push((
+            "unknown-outcome, and it was done",
+            Response::DoneBut(json!({ "Err": { "UnknownOutcome": "injected" } })),
+        ));
     }
     faults
 }
@@ -341,7 +363,6 @@ impl Faults {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use switchboard_recording::Exchange;
 
     /// A call that stores and answers; `disturbed` is its result when Postgres is busy.
     fn pair(trigger: &str, function: &str, ok: Value, disturbed: Value) -> (Recording, Recording) {
@@ -394,6 +415,27 @@ mod tests {
             verdict("event", "channels.publish", ack.clone(), ack.clone()).unwrap().contains("not published")
         );
         assert_eq!(verdict("event", "channels.publish", ack, json!([{ "Hold": 500 }])), None);
+    }
+
+    #[test]
+    fn a_fetch_fails_in_every_way_of_the_contract() {
+        use switchboard_contract::fetch::{Error, Response};
+        let exchange = |function: &str, args: Value| Exchange {
+            function: function.into(),
+            unordered: false,
+            args,
+            answer: None,
+            micros: 0,
+        };
+        let one = wrong_answers(&exchange("fetch.send", json!({ "request": {} })));
+        let read = |value: &Value| {
+            switchboard_recording::value_from::<Result<Response, Error>>(value.clone()).unwrap().unwrap_err()
+        };
+        let kinds: Vec<Error> = one.iter().map(read).collect();
+        assert_eq!(kinds.len(), 5);
+        assert!(kinds.contains(&Error::Busy) && kinds.contains(&Error::TooLarge(1)));
+        let all = wrong_answers(&exchange("fetch.send-all", json!({ "requests": [{}, {}] })));
+        assert!(all.iter().zip(&one).all(|(all, one)| *all == json!([one, one])), "{all:?}");
     }
 
     #[test]

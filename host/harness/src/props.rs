@@ -1,13 +1,15 @@
 //! Clock and randomness of a test: every run gets the same times and bytes, in whatever order it asks. And
-//! the injected failures.
+//! the answers of web services, and the injected failures.
 
 use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
 use super::Error;
+use switchboard_core::fetch_url::FetchUrl;
 use switchboard_core::ids::Digest;
-use switchboard_recording::{Injection, Scenario};
+use switchboard_core::manifest::FetchRules;
+use switchboard_recording::{FetchAnswer, Injection, Scenario};
 use switchboard_runtime::{Responder, Response};
 
 /// 2026-11-20T12:00:00Z.
@@ -20,6 +22,10 @@ pub struct Props<S> {
     drawn: u64,
     asked: HashMap<&'static str, u32>,
     inject: Vec<Injection>,
+    fetch: Vec<FetchAnswer>,
+    /// The fetches that got an answer of `fetch`, for each method and URL.
+    fetched: HashMap<(String, String), usize>,
+    rules: FetchRules,
     rest: S,
 }
 
@@ -41,8 +47,41 @@ impl<S> Props<S> {
             drawn: 0,
             asked: HashMap::new(),
             inject: scenario.inject.clone(),
+            fetch: scenario.fetch.clone(),
+            fetched: HashMap::new(),
+            rules: FetchRules::default(),
             rest,
         })
+    }
+
+    /// Sets the grants of the release. Without them no fetch gets an answer of the scenario.
+    pub fn granting(mut self, rules: FetchRules) -> Self {
+        self.rules = rules;
+        self
+    }
+
+    /// The scenario's answer to a fetch; `None` if it has none, or if the fetch is not granted. Then the
+    /// sandbox answers, which refuses a fetch that is not granted.
+    fn fetched(&mut self, request: &Value) -> Option<Value> {
+        let text = |member: &str| request.get(member).and_then(Value::as_str);
+        let (method, url) = (text("method")?, text("url")?);
+        self.rules.permits(method, &FetchUrl::parse(url).ok()?)?;
+        let mut answers = self.fetch.iter().filter(|answer| answer.method == method && answer.url == url);
+        let count = self.fetched.entry((method.to_owned(), url.to_owned())).or_default();
+        let answer = answers.clone().nth(*count).or_else(|| answers.next_back())?;
+        *count += 1;
+        Some(json!({ "Ok": answer.response() }))
+    }
+
+    /// The same for several fetches of one host call: for all or for none.
+    fn all_fetched(&mut self, requests: &Value) -> Option<Value> {
+        let before = self.fetched.clone();
+        let answers: Option<Vec<Value>> =
+            requests.as_array()?.iter().map(|request| self.fetched(request)).collect();
+        if answers.is_none() {
+            self.fetched = before;
+        }
+        answers.map(Value::Array)
     }
 
     fn now(&mut self) -> u64 {
@@ -89,6 +128,14 @@ impl<S: Responder> Responder for Props<S> {
                 Response::Answer(json!(since * 1_000_000))
             }
             "random.bytes" | "wasi.random" => Response::Answer(json!({ "random": self.draw(len) })),
+            "fetch.send" => match self.fetched(&args["request"]) {
+                Some(answer) => Response::Answer(answer),
+                None => self.rest.respond(at, function, args),
+            },
+            "fetch.send-all" => match self.all_fetched(&args["requests"]) {
+                Some(answers) => Response::Answer(answers),
+                None => self.rest.respond(at, function, args),
+            },
             _ => self.rest.respond(at, function, args),
         }
     }
@@ -116,6 +163,7 @@ fn unix_ms(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use switchboard_core::manifest::FetchGrant;
 
     fn props(inject: Vec<Injection>) -> Props<Live> {
         Props::of(&Scenario { inject, ..Scenario::default() }, Live).unwrap()
@@ -161,6 +209,42 @@ mod tests {
                 Response::Live
             ]
         );
+    }
+
+    #[test]
+    fn web_services_of_the_scenario_answer_what_is_granted() {
+        let answer = |status: u16, url: &str| FetchAnswer {
+            method: "GET".into(),
+            url: url.into(),
+            status,
+            headers: Default::default(),
+            body: json!("x"),
+        };
+        let (a, b) = ("https://x.example/a", "https://other.example/b");
+        let scenario =
+            Scenario { fetch: vec![answer(503, a), answer(200, a), answer(200, b)], ..Scenario::default() };
+        let grants = [FetchGrant {
+            methods: vec!["GET".into()],
+            url: "https://x.example/*".into(),
+            addresses: Vec::new(),
+        }];
+        let rules = FetchRules::expand(&grants, &Default::default()).unwrap();
+        let mut props = Props::of(&scenario, Live).unwrap().granting(rules);
+        let mut status = |method: &str, url: &str| {
+            let args = json!({ "request": { "method": method, "url": url } });
+            match props.respond(0, "fetch.send", &args) {
+                Response::Answer(answer) => answer["Ok"]["status"].as_u64(),
+                Response::Live => None,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!([status("GET", a), status("GET", a), status("GET", a)], [Some(503), Some(200), Some(200)]);
+        assert_eq!((status("POST", a), status("GET", b)), (None, None), "not granted: the sandbox refuses");
+        assert_eq!(status("GET", "https://x.example/c"), None, "no answer");
+        let both = |last: &str| json!({ "requests": [{ "method": "GET", "url": a }, { "method": "GET", "url": last }] });
+        let Response::Answer(answers) = props.respond(0, "fetch.send-all", &both(a)) else { panic!() };
+        assert_eq!(answers.as_array().map(Vec::len), Some(2));
+        assert_eq!(props.respond(0, "fetch.send-all", &both(b)), Response::Live);
     }
 
     #[test]

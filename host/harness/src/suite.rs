@@ -195,7 +195,7 @@ async fn in_world(
     scenario: &Scenario,
 ) -> Result<Recording, Error> {
     let handler = world.load(&subject.file, scenario.settings.clone()).await?;
-    let responder = Props::of(scenario, Live)?;
+    let responder = Props::of(scenario, Live)?.granting(handler.release.fetch_rules());
     let (recording, _) = handler.live(&case.recording, responder).await?;
     Ok(recording)
 }

@@ -12,12 +12,40 @@ pub type Redact = fn(member: &str, value: &mut Value);
 /// Keeps everything. For tests, whose data is made up.
 pub fn keep_all(_: &str, _: &mut Value) {}
 
-/// Removes tokens and passwords, which it finds by the name of the member.
+/// Removes tokens and passwords, which it finds by the name of the member, or of a parameter in the query of
+/// a URL.
 pub fn redact_secrets(member: &str, value: &mut Value) {
-    const SECRET: [&str; 6] = ["token", "ticket", "secret", "password", "authorization", "cookie"];
-    if SECRET.contains(&member.to_ascii_lowercase().as_str()) {
-        *value = Value::String("[redacted]".into());
+    if is_secret(member) {
+        *value = Value::String(REDACTED.into());
     }
+    if let (URL, Value::String(url)) = (member, value)
+        && let Some((before, query)) = url.split_once('?')
+    {
+        let pairs = query.split('&').map(|pair| match pair.split_once('=') {
+            Some((name, _)) if is_secret(name) => format!("{name}={REDACTED}"),
+            _ => pair.to_owned(),
+        });
+        *url = format!("{before}?{}", pairs.collect::<Vec<_>>().join("&"));
+    }
+}
+
+const REDACTED: &str = "[redacted]";
+/// The member of a fetch that holds a URL.
+const URL: &str = "url";
+
+fn is_secret(name: &str) -> bool {
+    const SECRET: [&str; 9] = [
+        "token",
+        "access_token",
+        "ticket",
+        "secret",
+        "password",
+        "authorization",
+        "cookie",
+        "set-cookie",
+        "x-api-key",
+    ];
+    SECRET.contains(&name.to_ascii_lowercase().as_str())
 }
 
 /// Removes secrets, and also everything that users wrote or that the services store. What stays is who called
@@ -47,6 +75,12 @@ pub fn redact_bodies(member: &str, value: &mut Value) {
     redact_secrets(member, value);
     if BODY.contains(&member) {
         blank(value);
+    }
+    // The query of a URL is what a user searched for, or a signature.
+    if let (URL, Value::String(url)) = (member, value)
+        && let Some((before, query)) = url.split_once('?')
+    {
+        *url = format!("{before}?[{} bytes]", query.len());
     }
 }
 
@@ -124,6 +158,22 @@ mod tests {
         assert!(!text.contains("abc"), "{text}");
         assert_eq!(text.matches("[redacted]").count(), 4, "{text}");
         assert_eq!(text.matches("kept").count(), 3, "{text}");
+    }
+
+    #[test]
+    fn a_fetch_keeps_its_place_and_loses_its_secrets() {
+        let fetch = || {
+            json!({ "request": {
+                "url": "https://x.example/a?q=words&Access_Token=abc&z", "body": { "text": "hello" },
+                "headers": [["authorization", "abc"], ["x-api-key", "abc"], ["accept", "text/plain"]],
+            }, "Ok": { "status": 200, "headers": [["set-cookie", "abc"]] } })
+        };
+        let text = redacted(fetch(), redact_secrets);
+        assert!(!text.contains("abc") && text.contains("text/plain"), "{text}");
+        assert!(text.contains("https://x.example/a?q=words&Access_Token=[redacted]&z"), "{text}");
+        let text = redacted(fetch(), redact_bodies);
+        assert!(text.contains("\"https://x.example/a?[") && !text.contains("words"), "{text}");
+        assert!(!text.contains("hello") && !text.contains("abc") && text.contains("200"), "{text}");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{DiffPath, Difference};
 
@@ -26,6 +26,9 @@ pub struct Scenario {
     /// at each reading.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub now: Option<String>,
+    /// Answers of web services, so that the test needs no network.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fetch: Vec<FetchAnswer>,
     /// The faults to inject.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inject: Vec<Injection>,
@@ -49,6 +52,53 @@ impl Scenario {
             None => false,
         };
         self.volatile.iter().any(covers)
+    }
+}
+
+/// The answer to fetches of one method and URL. With several for the same, the first fetch gets the first,
+/// and so on; the last one repeats. A fetch that is not granted gets none of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FetchAnswer {
+    #[serde(default = "FetchAnswer::get", skip_serializing_if = "FetchAnswer::is_get")]
+    pub method: String,
+    pub url: String,
+    #[serde(default = "FetchAnswer::ok", skip_serializing_if = "FetchAnswer::is_ok")]
+    pub status: u16,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// A text, `{"hex": …}`, or any other JSON, which becomes its text. Without it the body is empty.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub body: Value,
+}
+
+impl FetchAnswer {
+    fn get() -> String {
+        "GET".to_owned()
+    }
+
+    fn is_get(method: &str) -> bool {
+        method == "GET"
+    }
+
+    fn ok() -> u16 {
+        200
+    }
+
+    fn is_ok(status: &u16) -> bool {
+        *status == 200
+    }
+
+    /// The answer in the form of a recording.
+    pub fn response(&self) -> Value {
+        let body = match &self.body {
+            Value::Null => json!({ "text": "" }),
+            Value::String(text) => json!({ "text": text }),
+            Value::Object(members) if members.len() == 1 && members.contains_key("hex") => self.body.clone(),
+            other => json!({ "text": other.to_string() }),
+        };
+        let headers: Vec<_> = self.headers.iter().map(|(name, value)| json!([name, value])).collect();
+        json!({ "status": self.status, "headers": headers, "body": body, "url": self.url })
     }
 }
 
@@ -83,6 +133,23 @@ impl Injection {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_of_a_web_service_has_the_form_of_a_recording() {
+        let answer = |text: &str| serde_json::from_str::<FetchAnswer>(text).unwrap().response();
+        let url = "https://x.example/a";
+        assert_eq!(
+            answer(r#"{"url": "https://x.example/a", "body": {"a": 1}, "headers": {"etag": "x"}}"#),
+            json!({ "status": 200, "headers": [["etag", "x"]], "body": { "text": "{\"a\":1}" }, "url": url })
+        );
+        let hex = answer(
+            r#"{"method": "POST", "url": "https://x.example/a", "status": 404, "body": {"hex": "ff"}}"#,
+        );
+        assert_eq!((&hex["status"], &hex["body"]), (&json!(404), &json!({ "hex": "ff" })));
+        assert_eq!(answer(r#"{"url": "https://x.example/a"}"#)["body"], json!({ "text": "" }));
+        // It can be read back as the contract's type.
+        crate::value_from::<switchboard_contract::fetch::Response>(hex).unwrap();
+    }
 
     #[test]
     fn what_is_volatile_is_named_by_its_place() {

@@ -4,7 +4,7 @@
 //! `{"calls": [["query", "select $1::int", ["7"]], ["begin"], ["commit"]]}`
 
 use sdk::postgres::{self, Collected, Transaction, Value};
-use sdk::{Problem, channels, config, frame, random, redis, wake};
+use sdk::{Problem, channels, config, fetch, frame, random, redis, wake};
 use serde_json::json;
 
 struct Probe;
@@ -98,6 +98,12 @@ fn one(call: &serde_json::Value, transaction: &mut Option<Transaction>) -> Strin
         }
         "random" => format!("{} bytes", random::bytes::<16>().len()),
         "config" => format!("{:?}", config::text(&text(1))),
+        "fetch" => format!("{:?}", fetch::Request::new(&text(1), text(2)).body(text(3)).redirects(1).send()),
+        "fetch all" => {
+            let requests: Vec<_> =
+                texts(1).iter().map(|url| fetch::Request::get(url).timeout_ms(500)).collect();
+            format!("{:?}", fetch::send_all(&requests))
+        }
         other => format!("no call `{other}`"),
     }
 }
