@@ -45,6 +45,12 @@ impl Options {
         self
     }
 
+    /// Sets a variable that is not a setting of the host, for instance `SSL_CERT_FILE`.
+    pub fn variable(mut self, name: &str, value: impl ToString) -> Self {
+        self.environment.push((name.to_owned(), value.to_string()));
+        self
+    }
+
     /// A node whose clock has an offset of this many seconds. Its timers are right. None if libfaketime is
     /// not installed.
     pub fn with_clock(mut self, offset_s: i64) -> Option<Self> {

@@ -23,6 +23,7 @@ pub mod release;
 pub mod sentinels;
 pub mod services;
 pub mod tls;
+pub mod web;
 
 // clients and checkers
 pub mod checker;

@@ -59,3 +59,54 @@ async fn an_import_without_a_grant_is_refused() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn fetch_needs_a_grant() {
+    Host::test(Options::default(), async |host| {
+        let without = Release::guest("fetches").with_manifest(|manifest| {
+            manifest.remove("grants");
+        });
+        let refused = host.admin.deploy(&without).await;
+        let detail = refused.expect_problem(422, "invalid")["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains("switchboard:host/fetch") && detail.contains("`grants.fetch`"), "{detail}");
+
+        // A URL outside of the grants is refused, and nothing is resolved or sent.
+        let one = Release::guest("fetches").with_manifest(|manifest| {
+            let text = r#"fetch = [{ methods = ["GET"], url = "https://service.example/v1/*" }]"#;
+            manifest["grants"] = text.parse::<toml::Table>().unwrap().into();
+        });
+        host.admin.release(&one).await;
+        for (method, url) in [
+            ("POST", "https://service.example/v1/a"),
+            ("GET", "http://service.example/v1/a"),
+            ("GET", "https://service.example/v2/a"),
+            ("GET", "https://service.example/v1/../v2/a"),
+            ("GET", "https://service.example:8443/v1/a"),
+            ("GET", "https://other.example/v1/a"),
+        ] {
+            let asked = json!({ "requests": [{ "method": method, "url": url }] });
+            let answer = host.rest("eve").post("/api/v1/guests/fetches", asked).await.expect(200);
+            let why = answer["results"][0]["why"].as_str().unwrap();
+            assert!(why.contains("is not granted (grants.fetch)"), "{method} {url}: {why}");
+        }
+
+        // A pattern or a setting that is not one is refused at the deploy, without the value of the setting.
+        for (url, base, rule) in [
+            ("https://x.example", "", "has no path"),
+            ("https://x.example/v1/../*", "", "write its path as `/`"),
+            ("{nothing}/*", "", "names a setting that `[config]` does not have"),
+            ("{base}/*", "s3cret.example", "with the present values of base"),
+        ] {
+            let wrong = Release::guest("fetches").with_manifest(|manifest| {
+                let mut grant = toml::Table::new();
+                grant.insert("methods".into(), vec!["GET"].into());
+                grant.insert("url".into(), url.into());
+                manifest["grants"]["fetch"] = vec![grant].into();
+                manifest["config"]["base"] = base.into();
+            });
+            let detail = host.admin.deploy(&wrong).await.expect_problem(422, "invalid")["detail"].to_string();
+            assert!(detail.contains(rule) && !detail.contains("s3cret"), "{url}: {detail}");
+        }
+    })
+    .await;
+}

@@ -20,6 +20,7 @@ mod drain;
 mod events;
 mod failover;
 mod fairness;
+mod fetch;
 mod fleets;
 mod flushed;
 mod grants;

@@ -12,6 +12,7 @@ use switchboard_tests::patience::until;
 use switchboard_tests::release::Release;
 use switchboard_tests::socket::Handshake;
 use switchboard_tests::token::Token;
+use switchboard_tests::web::Web;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -242,6 +243,50 @@ async fn a_traced_request_continues_its_trace_and_others_are_not_sampled() {
         })
         .await;
         assert!(spans.iter().all(|span| span["traceId"] == trace), "{spans:?}");
+    })
+    .await;
+}
+
+/// Each fetch has a span of its own below that of its call, with the host that it went to, and without the
+/// path, the query and the headers.
+#[tokio::test]
+async fn each_fetch_has_a_span() {
+    let (collector, web) = (Collector::start().await, Web::http().await);
+    let options = Options::default()
+        .set("OTLP_ENDPOINT", format!("http://{}", collector.address))
+        .set("OTLP_SAMPLE", "1.0")
+        .set("HANDLERS__FETCHES__BASE", web.base());
+    Host::test(options, async |host| {
+        host.admin.release(&Release::guest("fetches")).await;
+        let asked = |together: bool| {
+            let ok = json!({ "url": web.url("/private-path?private=query"), "headers": { "x-a": "private-header" } });
+            let refused = json!({ "url": "http://127.0.0.9:1/private-path" });
+            json!({ "requests": [ok, refused], "together": together })
+        };
+        for together in [false, true] {
+            host.rest("eve").post("/api/v1/guests/fetches", asked(together)).await.expect(200);
+        }
+        let (fetches, spans) = until("the spans of four fetches", async || {
+            let spans = collector.spans();
+            let fetches: Vec<_> = spans.iter().filter(|span| span["name"] == "fetch.send").cloned().collect();
+            (fetches.len() == 4).then_some((fetches, spans))
+        })
+        .await;
+        for fetch in &fetches {
+            let is_call = |span: &&Value| span["name"] == "http fetches" && span["spanId"] == fetch["parentSpanId"];
+            assert!(spans.iter().any(|span| is_call(&span)), "its call is its parent: {fetch}");
+            assert_eq!(attribute(fetch, "http.method"), Some(&json!("GET")));
+            assert_eq!(attribute(fetch, "handler.name"), Some(&json!("fetches")));
+        }
+        let with = |key: &str, value: Value| {
+            fetches.iter().filter(|fetch| attribute(fetch, key) == Some(&value)).count()
+        };
+        assert_eq!((with("http.status", json!("200")), with("error.type", json!("refused"))), (2, 2));
+        assert_eq!((with("server.address", json!("127.0.0.1")), with("server.address", json!("127.0.0.9"))), (2, 2));
+        let port = web.address.port().to_string();
+        assert_eq!(with("server.port", json!(port)), 2);
+        let all = serde_json::to_string(&*collector.documents.lock().unwrap()).unwrap();
+        assert!(!all.contains("private"), "a path, a query or a header is in a span");
     })
     .await;
 }

@@ -15,6 +15,7 @@ mod outbox;
 mod overhead;
 mod peers;
 mod pgbench;
+mod platform;
 mod plot;
 mod presence;
 mod process;
@@ -134,6 +135,9 @@ async fn run(cli: &Cli) -> std::io::Result<()> {
     figures::print_header();
     if wanted("overhead") {
         run.keep("overhead", async { Ok(overhead::row().into_iter().collect()) }).await?;
+    }
+    if wanted("platform") {
+        run.keep("platform", async { Ok(platform::rows(if quick { 200 } else { 2_000 }).await) }).await?;
     }
     if wanted("idle node") {
         run.keep("idle node", async { Ok(idle_node::rows(&rig, seconds(5, 100), seconds(8, 45)).await) })
