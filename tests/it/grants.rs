@@ -94,7 +94,7 @@ async fn fetch_needs_a_grant() {
         for (url, base, rule) in [
             ("https://x.example", "", "has no path"),
             ("https://x.example/v1/../*", "", "write its path as `/`"),
-            ("{nothing}/*", "", "names a setting that `[config]` does not have"),
+            ("{nothing}/*", "", "names a setting that the manifest does not have"),
             ("{base}/*", "s3cret.example", "with the present values of base"),
         ] {
             let wrong = Release::guest("fetches").with_manifest(|manifest| {

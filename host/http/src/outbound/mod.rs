@@ -195,7 +195,7 @@ impl Outbound {
                 }
                 Ok(Err(error)) => return Err(broken(&hop.url, &error.into_error())),
             };
-            if head.status.is_informational() {
+            if !(200..600).contains(&head.status.as_u16()) {
                 return Err(broken(
                     &hop.url,
                     &format_args!("it answered with the status {}", head.status.as_u16()),

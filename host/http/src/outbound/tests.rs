@@ -354,6 +354,21 @@ async fn a_failing_status_opens_the_breaker_and_others_do_not() {
     }
 }
 
+#[tokio::test]
+async fn a_status_outside_of_the_contract_is_no_answer() {
+    let server = Server::start(|head| {
+        let status = head.split(['/', ' ']).nth(2).unwrap().to_owned();
+        Some(format!("HTTP/1.1 {status} Status\r\ncontent-length: 0\r\n\r\n"))
+    })
+    .await;
+    let (outbound, rules) = (Outbound::default(), rules(&[("http://127.0.0.1:*/*", "")]));
+    for status in ["101", "600", "999"] {
+        let answer = get(&outbound, &rules, &server.url(&format!("/{status}"))).await;
+        assert!(matches!(answer, Err(Error::UnknownOutcome(_))), "{status}: {answer:?}");
+    }
+    assert_eq!(get(&outbound, &rules, &server.url("/599")).await.unwrap().status, 599);
+}
+
 /// Whatever the spelling: with grants for every host, nothing on this machine is reached.
 #[tokio::test]
 async fn no_spelling_of_the_loopback_is_reached() {
