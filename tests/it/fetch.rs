@@ -115,6 +115,27 @@ async fn a_setting_of_the_operator_names_the_service() {
     .await;
 }
 
+/// The operator changes the service while the handler runs: the next call fetches from the new one only.
+#[tokio::test]
+async fn a_live_setting_moves_the_grant() {
+    let authority = Authority::make();
+    let (old, new) = (Web::https(&authority).await, Web::https(&authority).await);
+    Host::test(trusting(&authority), async |host| {
+        host.admin.release(&granted(&[])).await;
+        let path = "/admin/v1/handlers/fetches/config";
+        let (at_old, at_new) = (json!({ "url": old.url("/a") }), json!({ "url": new.url("/a") }));
+        expect_error(&one(host, at_old.clone()).await, "refused", "not a public address");
+        host.admin.rest().post(path, json!({ "set": { "base": old.base() } })).await.expect(200);
+        assert_eq!(one(host, at_old.clone()).await["status"], 200);
+        host.admin.rest().post(path, json!({ "set": { "base": new.base() } })).await.expect(200);
+        assert_eq!(one(host, at_new).await["status"], 200);
+        // Its idle connection to the old one is not used any more.
+        expect_error(&one(host, at_old).await, "refused", "not a public address");
+        assert_eq!((old.seen().len(), new.seen().len()), (1, 1));
+    })
+    .await;
+}
+
 /// Whatever a URL looks like: it reaches nothing but what the grants name.
 #[tokio::test]
 async fn the_ssrf_table_is_refused() {
