@@ -1,7 +1,7 @@
 //! Log filters name the crates of the host. The host was one crate before, and filters in use name its
 //! modules. Those filters keep working.
 
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::Error;
 
@@ -33,15 +33,25 @@ const MODULES: [(&str, &str); 24] = [
     ("wire", "switchboard_protocol::wire"),
 ];
 
+/// Dependencies that write the contents of their calls below the level `info`: parameters of statements, and
+/// headers with tokens.
+const WITH_CONTENTS: [&str; 2] = ["hyper", "tokio_postgres"];
+
 /// Reads a filter: levels (`info`), and levels of crates and their modules (`switchboard_fanout=debug`),
-/// separated by commas.
+/// separated by commas. A filter such as `debug` does not cover the dependencies that write contents; a
+/// filter that names one of them does.
 ///
 /// # Errors
 /// If a part is neither.
 pub(super) fn parse(filter: &str) -> Result<Targets, Error> {
     let filter = of_crates(filter);
     let parts: Vec<_> = filter.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
-    parts.join(",").parse().map_err(Error::Log)
+    let targets: Targets = parts.join(",").parse().map_err(Error::Log)?;
+    if targets.default_level().is_none_or(|level| level <= LevelFilter::INFO) {
+        return Ok(targets);
+    }
+    let unnamed = WITH_CONTENTS.iter().filter(|name| !parts.iter().any(|part| part.starts_with(**name)));
+    Ok(unnamed.fold(targets, |targets, name| targets.with_target(*name, LevelFilter::INFO)))
 }
 
 /// The filter with the names of crates where it names modules of the one crate.
@@ -67,6 +77,16 @@ mod tests {
         ] {
             assert_eq!(of_crates(filter), now);
         }
+    }
+
+    #[test]
+    fn the_contents_of_calls_are_logged_only_where_the_filter_names_the_dependency() {
+        let logs = |filter: &str, target: &str| parse(filter).unwrap().would_enable(target, &Level::DEBUG);
+        assert!(logs("debug", "switchboard_postgres") && !logs("debug", "tokio_postgres::query"));
+        assert!(!logs("trace,switchboard_redis=info", "hyper::proto"));
+        assert!(logs("debug,tokio_postgres=debug", "tokio_postgres::query"));
+        assert!(logs("warn,hyper=trace", "hyper::proto") && !logs("warn,hyper=trace", "tokio_postgres"));
+        assert!(!parse("warn").unwrap().would_enable("tokio_postgres", &Level::INFO));
     }
 
     #[test]
