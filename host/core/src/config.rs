@@ -54,9 +54,12 @@ pub struct Config {
     /// Memory of all calls inside handlers together, beyond the free part of each call.
     pub guest_memory_mib: u32,
     pub redis_url: Option<String>,
-    /// Role passwords and the key of the artifact cache are derived from it: at least 32 characters, the same
-    /// on every node.
+    /// Role passwords, the key of secrets and the key of the artifact cache are derived from it: at least 32
+    /// characters, the same on every node.
     pub secret: Option<String>,
+    /// The `secret` before, while operators change it: roles that still have its passwords can log in, and
+    /// secrets that were sealed with it open.
+    pub secret_previous: Option<String>,
 
     /// For HS256 tokens.
     pub jwt_secret: Option<String>,
@@ -154,6 +157,7 @@ impl Default for Config {
             guest_memory_mib: 1024,
             redis_url: None,
             secret: None,
+            secret_previous: None,
             jwt_secret: None,
             jwt_keys: Vec::new(),
             jwt_jwks: Vec::new(),
@@ -324,7 +328,11 @@ impl Config {
     }
 
     pub fn secret(&self) -> Result<&str, Error> {
-        required(&self.secret, "secret", "role passwords and the artifact cache's key are derived from it")
+        required(
+            &self.secret,
+            "secret",
+            "role passwords, the key of secrets and the artifact cache's key are derived from it",
+        )
     }
 
     /// The settings of one handler that this node's file and environment override.
@@ -346,6 +354,7 @@ impl Config {
             &mut self.database_url,
             &mut self.redis_url,
             &mut self.secret,
+            &mut self.secret_previous,
             &mut self.jwt_secret,
             &mut self.jwt_issuer,
             &mut self.jwt_audience,
@@ -363,6 +372,7 @@ impl Config {
     fn refuse_blank_secrets(&mut self) -> Result<(), Error> {
         for (setting, value, least) in [
             ("secret", &self.secret, 32),
+            ("secret_previous", &self.secret_previous, 32),
             ("jwt_secret", &self.jwt_secret, 16),
             ("admin_token", &self.admin_token, 16),
         ] {
@@ -463,13 +473,14 @@ impl Kind {
 }
 
 fn kind_of(key: &str) -> Option<Kind> {
-    const WITHOUT_DEFAULT: [&str; 14] = [
+    const WITHOUT_DEFAULT: [&str; 15] = [
         "tls_cert",
         "tls_key",
         "admin_token",
         "database_url",
         "redis_url",
         "secret",
+        "secret_previous",
         "jwt_secret",
         "jwt_issuer",
         "jwt_audience",

@@ -249,6 +249,11 @@ impl Failure {
         matches!(self, Self::Unavailable(error) if error.code == "25006")
     }
 
+    /// True when the server refused a login because of its password.
+    pub(crate) fn is_wrong_password(&self) -> bool {
+        matches!(self, Self::Unavailable(error) if error.code == "28P01")
+    }
+
     /// The error for a statement that cannot have changed anything: it only reads, or its transaction is
     /// still open.
     pub(crate) fn uncommitted(self) -> Error {

@@ -70,7 +70,7 @@ impl Postgres {
     /// requirements, so that a node reports it at start.
     pub async fn connect(config: &Config) -> Result<Self, Error> {
         let url = config.database_url()?;
-        let secret = config.secret()?;
+        let secrets = roles::RoleSecrets::new(config.secret()?, config.secret_previous.as_deref());
         let login = tokio_postgres::Config::from_str(url).map_err(|error| Error::Url(error.to_string()))?;
         let options = owner::options(url, "switchboard")?;
         let checked = server::connect(&options, Purpose::Host).await?;
@@ -83,7 +83,7 @@ impl Postgres {
         let committed = outbox::Committed::default();
         let node_feed = outbox::NodeFeed::new(login.clone(), committed.clone());
         let roles =
-            roles::Roles::new(login.clone(), secret, connections_max, committed, work.clone(), suspicion);
+            roles::Roles::new(login.clone(), secrets, connections_max, committed, work.clone(), suspicion);
         let collector = collect::Collector::new(roles.clone());
         let probe = probe::Probe::new(roles.clone());
         let inner = Inner {

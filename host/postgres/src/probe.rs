@@ -146,7 +146,8 @@ fn explain(failure: &Failure) -> String {
             format!("{failure}; this database was not migrated to this version: run `switchboard migrate`")
         }
         Failure::Unavailable(error) if error.code == "28P01" => format!(
-            "{failure}; the node's `secret` differs from the one with which `switchboard migrate` set the role's password"
+            "{failure}; the node's `secret` differs from the one with which `switchboard migrate` set the role's password; \
+             while you change `secret`, set `secret_previous` to the one before"
         ),
         Failure::Unavailable(error) if error.code == "28000" => {
             format!("{failure}; allow the role to log in (alter role … login), or check pg_hba.conf")

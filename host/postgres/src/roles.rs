@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use hmac::{Hmac, KeyInit, Mac};
 use parking_lot::{Mutex, MutexGuard};
@@ -32,13 +33,42 @@ pub(super) struct Roles(Arc<Inner>);
 struct Inner {
     login: tokio_postgres::Config,
     endpoints: Vec<Endpoint>,
-    secret: String,
+    secrets: RoleSecrets,
     connections_max: usize,
     /// Gets the events that the connections commit.
     committed: Committed,
     state: Mutex<State>,
     work: Work,
     suspicion: Suspicion,
+}
+
+/// The secrets from which the roles' passwords may be derived. While operators change `secret`, the roles
+/// have the passwords of the one before until `switchboard migrate` sets new ones.
+pub(super) struct RoleSecrets {
+    present: String,
+    previous: Option<String>,
+    /// True when the one before worked last, so that it is tried first. Otherwise each login would begin with
+    /// a failure.
+    previous_is_first: AtomicBool,
+}
+
+impl RoleSecrets {
+    pub(crate) fn new(present: &str, previous: Option<&str>) -> Self {
+        let (present, previous) = (present.to_owned(), previous.map(str::to_owned));
+        Self { present, previous, previous_is_first: AtomicBool::new(false) }
+    }
+
+    /// In the order in which they are tried.
+    fn in_order(&self) -> impl Iterator<Item = &str> {
+        let (present, previous) = (Some(&*self.present), self.previous.as_deref());
+        let order =
+            if self.previous_is_first.load(Relaxed) { [previous, present] } else { [present, previous] };
+        order.into_iter().flatten()
+    }
+
+    fn worked(&self, secret: &str) {
+        self.previous_is_first.store(secret != self.present, Relaxed);
+    }
 }
 
 /// Each connection that exists or is being opened is idle or belongs to a [`Permit`], so there are never more
@@ -74,7 +104,7 @@ enum Grant {
 impl Roles {
     pub(crate) fn new(
         login: tokio_postgres::Config,
-        secret: &str,
+        secrets: RoleSecrets,
         connections_max: usize,
         committed: Committed,
         work: Work,
@@ -93,7 +123,7 @@ impl Roles {
         Self(Arc::new(Inner {
             endpoints: Endpoint::of(&login),
             login,
-            secret: secret.to_owned(),
+            secrets,
             connections_max,
             committed,
             state: Mutex::new(state),
@@ -164,12 +194,25 @@ impl Roles {
         }
     }
 
-    /// Opens a connection that does not count in the budget. The caller owns it.
+    /// Opens a connection that does not count in the budget. The caller owns it. When the server refuses the
+    /// password, the login is tried once more with the other secret, if there is one.
     pub(crate) async fn log_in(&self, role: &str) -> Result<Connection, Failure> {
         let name = format!("{ROLE_PREFIX}{role}");
-        let mut login = self.0.login.clone();
-        login.user(&name).password(password(&self.0.secret, &name)).application_name(&name);
-        Connection::open(&login, &self.0.endpoints, &self.0.committed).await
+        let mut refusal = None;
+        for secret in self.0.secrets.in_order() {
+            let mut login = self.0.login.clone();
+            login.user(&name).password(password(secret, &name)).application_name(&name);
+            match Connection::open(&login, &self.0.endpoints, &self.0.committed).await {
+                Err(failure) if failure.is_wrong_password() => refusal = Some(failure),
+                opened => {
+                    if opened.is_ok() {
+                        self.0.secrets.worked(secret);
+                    }
+                    return opened;
+                }
+            }
+        }
+        Err(refusal.expect("there is a secret, and its password was refused"))
     }
 
     /// Returns the role that was last refused a login, and forgets it.
@@ -425,4 +468,23 @@ fn derived(secret: &str, purpose: &str, of: &str) -> String {
     mac.update(purpose.as_bytes());
     mac.update(of.as_bytes());
     mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_secret_that_worked_last_is_tried_first() {
+        let order = |secrets: &RoleSecrets| secrets.in_order().collect::<Vec<_>>().join(" ");
+        let secrets = RoleSecrets::new("new", Some("old"));
+        assert_eq!(order(&secrets), "new old");
+        secrets.worked("old");
+        assert_eq!(order(&secrets), "old new");
+        secrets.worked("new");
+        assert_eq!(order(&secrets), "new old");
+        let alone = RoleSecrets::new("new", None);
+        alone.worked("new");
+        assert_eq!(order(&alone), "new");
+    }
 }
