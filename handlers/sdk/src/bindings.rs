@@ -36,6 +36,7 @@ macro_rules! handler_world {
                     "switchboard:host/log@1.0.0": crate::bindings::platform::switchboard::host::log,
                     "switchboard:host/config@1.0.0": crate::bindings::platform::switchboard::host::config,
                     "switchboard:host/fetch@1.0.0": crate::bindings::platform::switchboard::host::fetch,
+                    "switchboard:host/secrets@1.0.0": crate::bindings::platform::switchboard::host::secrets,
                 },
                 pub_export_macro: true,
                 export_macro_name: $export,

@@ -41,6 +41,7 @@ pub mod log;
 pub mod postgres;
 pub mod random;
 pub mod redis;
+pub mod secrets;
 pub mod wake;
 
 pub mod cursor;

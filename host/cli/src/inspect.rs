@@ -126,6 +126,7 @@ fn text(document: &Document) -> Result<String, Failure> {
     for (at, grant) in grants.fetch.iter().enumerate() {
         row(if at == 0 { "fetches" } else { "" }, grant.to_string());
     }
+    row("secrets", grants.secrets.join(", "));
     row(
         "limits",
         format!(

@@ -44,6 +44,7 @@ macro_rules! handler_world {
                     "switchboard:host/log": super::log,
                     "switchboard:host/config": super::config,
                     "switchboard:host/fetch": super::fetch,
+                    "switchboard:host/secrets": super::secrets,
                 },
                 additional_derives: [Clone, PartialEq, serde::Serialize, serde::Deserialize],
             });
@@ -59,7 +60,7 @@ handler_world!(schedule_world, "schedule-handler");
 handler_world!(event_world, "event-handler");
 
 pub use platform::switchboard::host::{
-    channels, clock, config, fetch, log, postgres, random, redis, types, wake,
+    channels, clock, config, fetch, log, postgres, random, redis, secrets, types, wake,
 };
 
 pub use connection_batch_world::exports::switchboard::host::connection_batch;

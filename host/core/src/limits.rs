@@ -67,6 +67,11 @@ pub const FETCHES_PER_CALL_MAX: u32 = 64;
 pub const FETCH_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Maximum `limits.fetch_concurrency`: half of [`FETCH_CONNECTIONS_MAX`].
 pub const FETCH_CONCURRENCY_MAX: u32 = 256;
+/// Maximum number of secrets that `grants.secrets` names, because the host looks for each of them in every
+/// log line of the handler.
+pub const SECRETS_PER_HANDLER_MAX: usize = 32;
+/// Maximum length of a secret's name. A longer one is refused.
+pub const SECRET_NAME_BYTES_MAX: usize = 64;
 /// Maximum number of `public_settings`.
 pub const PUBLIC_SETTINGS_MAX: usize = 64;
 /// Maximum number of settings that a manifest names, and of live settings of a handler. More are refused.
@@ -125,7 +130,7 @@ pub const REASON_BYTES_MAX: usize = 4 * 1024;
 pub const RECORDING_BYTES_MAX: u64 = 64 * 1024;
 /// A secret setting of at least this many bytes is concealed wherever its value appears in a recording or a
 /// log line. A shorter one is concealed only in the answer of `config.get`, because `5` or `true` would match
-/// everywhere.
+/// everywhere. A secret of an operator has at least this many bytes; a shorter one is refused.
 pub const SECRET_BYTES_MIN: usize = 8;
 /// Maximum number of pairs of host calls that a comparison of two recordings aligns. With more pairs it
 /// compares the host calls one by one, in order.
@@ -600,6 +605,9 @@ pub const LOG_LINES_MAX: u32 = 64;
 /// Maximum size of one log line with its fields; the rest of the line is cut off. A line that a guest writes
 /// to its WASI output continues in the next log line.
 pub const LOG_LINE_BYTES_MAX: usize = 4 * 1024;
+/// Maximum size of one line of a guest's WASI output; the rest of the line is dropped. The host looks for
+/// secrets in the whole line, before it divides the line.
+pub const WASI_LINE_BYTES_MAX: usize = 64 * 1024;
 /// Maximum number of random bytes of one host call; more traps.
 pub const RANDOM_BYTES_MAX: u32 = 1024;
 /// Maximum number of random bytes of one call of `wasi:random`; more traps. Other languages seed their
@@ -653,6 +661,10 @@ pub const RELEASES_LOADED_PER_HANDLER: usize = 5;
 pub const DIGEST_PREFIX_MIN: usize = 6;
 /// Maximum number of signatures of one release in one file or header.
 pub const SIGNATURES_MAX: usize = 16;
+/// Maximum number of secrets of a fleet. One more is refused.
+pub const SECRETS_MAX: i64 = 256;
+/// Maximum size of a secret. A larger one is refused.
+pub const SECRET_BYTES_MAX: usize = 16 * 1024;
 
 /// Maximum size of all live settings of a handler together, because each change stores them all. A change
 /// beyond it is refused.

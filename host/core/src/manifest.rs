@@ -259,6 +259,9 @@ pub struct Grants {
     /// Methods and URLs that it may fetch.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fetch: Vec<FetchGrant>,
+    /// Names of the fleet's secrets that it may read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
 }
 
 /// Limits of one call. Every field has a maximum in `limits`.
@@ -463,6 +466,19 @@ impl Manifest {
         for queue in &self.grants.wake {
             rule(queue == "outbox", &format!("`grants.wake` accepts only `outbox`, not `{queue}`"))?;
         }
+        let secrets_max = limits::SECRETS_PER_HANDLER_MAX;
+        rule(
+            self.grants.secrets.len() <= secrets_max,
+            &format!("`grants.secrets` names at most {secrets_max} secrets"),
+        )?;
+        for name in &self.grants.secrets {
+            rule(
+                is_secret_name(name),
+                &format!(
+                    "`grants.secrets` names `{name}`: a name has capital letters, digits and underscores"
+                ),
+            )?;
+        }
         rule(
             self.grants.fetch.len() <= limits::FETCH_GRANTS_MAX,
             &format!("`grants.fetch` has at most {} grants", limits::FETCH_GRANTS_MAX),
@@ -518,6 +534,21 @@ pub const PLACEHOLDER_PREFIX: &str = "[setting ";
 /// The placeholder for the value of a setting that is not public.
 pub fn placeholder(key: &str) -> String {
     format!("{PLACEHOLDER_PREFIX}{key}]")
+}
+
+/// The begin of every placeholder of a secret.
+pub const SECRET_PLACEHOLDER_PREFIX: &str = "[secret ";
+
+/// The placeholder for the value of a secret.
+pub fn secret_placeholder(name: &str) -> String {
+    format!("{SECRET_PLACEHOLDER_PREFIX}{name}]")
+}
+
+/// Whether a secret may have this name: A to Z, digits and underscores, beginning with a letter.
+pub fn is_secret_name(name: &str) -> bool {
+    (1..=limits::SECRET_NAME_BYTES_MAX).contains(&name.len())
+        && name.starts_with(|c: char| c.is_ascii_uppercase())
+        && name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
 }
 
 /// The milliseconds of a limit, as manifests count times.
@@ -607,6 +638,8 @@ mod tests {
             (SEND.replace("1000", "0"), "`limits.deadline_ms`"),
             (SEND.replace("[limits]", "[limits]\ncolour = 1"), "colour"),
             (SEND.replace("\"outbox\"", "\"mail\""), "`grants.wake`"),
+            (SEND.replace("[limits]", "secrets = [\"TOKEN\", \"Token\"]\n[limits]"), "`Token`"),
+            (SEND.replace("[limits]", "secrets = [\"1ST\"]\n[limits]"), "`1ST`"),
             (SEND.replace("[config]", "[canary]\nfailures = 51\n[config]"), "`canary.failures`"),
             (SEND.replace("[config]", "[canary]\nlatency = 3\n[config]"), "latency"),
             (SEND.replace("[config]", "[needs]\nmigrations = [\"2900\"]\n[config]"), "migrations"),

@@ -12,9 +12,10 @@ use serde_json::{Value, json};
 use super::case::{Case, Subject};
 use super::player::Player;
 use super::props::{Live, Props};
+use super::values::Values;
 use super::world::Services;
 use super::{Error, Handler, Harness};
-use switchboard_recording::{Exchange, Outcome, Recording, Scenario, Secrets};
+use switchboard_recording::{Exchange, Outcome, Recording, Scenario};
 use switchboard_runtime::{Responder, Response};
 
 /// The number of attempts, and the findings.
@@ -82,6 +83,7 @@ fn wrong_answers(exchange: &Exchange) -> Vec<Value> {
         }
         // A setting that is not set.
         "config.get" => vec![Value::Null],
+        "secrets.get" => vec![err(json!("Missing"))],
         _ => Vec::new(),
     }
 }
@@ -175,7 +177,7 @@ async fn state_after(
     let world = Arc::new(services.world(scenario, directory).await?);
     let ran = async {
         let before = world.state().await?;
-        let handler = world.load(&subject.file, scenario.settings.clone()).await?;
+        let handler = world.load(&subject.file, scenario).await?;
         let responder = Props::of(scenario, Live)?.granting(handler.release.fetch_rules());
         let (recording, _) = handler.live(&case.recording, At { fault, rest: responder }).await?;
         Ok((before, world.state().await?, recording))
@@ -240,13 +242,8 @@ struct Broken {
 
 impl Broken {
     fn new(handler: &Handler, recording: &Recording, at: usize, wrong: Value) -> Self {
-        let settings = super::suite::settings_of(handler, recording.scenario.as_ref());
         Self {
-            player: Player::of(
-                recording,
-                &settings,
-                Secrets::new(&settings, &handler.manifest().public_settings),
-            ),
+            player: Player::of(recording, Values::of(handler, recording.scenario.as_ref())),
             left: recording.exchanges.iter().map(|call| (call.function.clone(), call.args.clone())).collect(),
             at,
             wrong: Some(wrong),

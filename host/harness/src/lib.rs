@@ -25,12 +25,14 @@ mod props;
 pub mod report;
 pub mod statements;
 pub mod suite;
+mod values;
 mod world;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use switchboard_core::config::Config;
+use switchboard_recording::Scenario;
 use switchboard_runtime::{Backends, Compiler, Inputs, LoadedRelease, Options, ReleaseFile, Runtime};
 use switchboard_telemetry::Tracer;
 
@@ -38,6 +40,7 @@ pub use bench::{Call, Handler, Ran};
 pub use error::Error;
 pub use input::complete;
 pub use props::Props;
+pub use values::test_inputs;
 pub use world::{Services, World};
 
 /// A sandbox without services. The test decides the answers of host calls.
@@ -62,7 +65,8 @@ impl Harness {
     }
 
     pub async fn load(&self, file: impl AsRef<Path>) -> Result<Handler, Error> {
-        self.load_with(&read(file.as_ref())?, &Inputs::default()).await
+        let file = read(file.as_ref())?;
+        self.load_with(&file, &test_inputs(&file.manifest, &Scenario::default())).await
     }
 
     /// Loads it with inputs, for instance with settings over the manifest's.
@@ -71,7 +75,8 @@ impl Harness {
     }
 
     pub async fn load_bytes(&self, bytes: impl Into<bytes::Bytes>) -> Result<Handler, Error> {
-        self.load_with(&ReleaseFile::parse(bytes)?, &Inputs::default()).await
+        let file = ReleaseFile::parse(bytes)?;
+        self.load_with(&file, &test_inputs(&file.manifest, &Scenario::default())).await
     }
 }
 

@@ -1,25 +1,25 @@
 //! Plays the answers of a recording to a handler that may have changed since. It goes on after a difference
 //! as long as it can find an answer, so that a reader sees all changes and not only the first.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use serde_json::{Value, json};
 
-use switchboard_recording::{Exchange, Outcome, Recording, Secrets, is_concealed, reveal};
+use super::values::Values;
+use switchboard_recording::{Exchange, Outcome, Recording, is_concealed};
 use switchboard_runtime::{Responder, Response};
 
 pub(crate) struct Player {
     left: VecDeque<Exchange>,
     /// The outcome of the recorded call, if a host call got no answer.
     end: Response,
-    settings: BTreeMap<String, String>,
-    secrets: Secrets,
+    values: Values,
     now: Value,
 }
 
 impl Player {
-    /// `secrets` are those of `settings`: the recording has placeholders for them.
-    pub(crate) fn of(recording: &Recording, settings: &BTreeMap<String, String>, secrets: Secrets) -> Self {
+    /// The recording has placeholders for those of the values that are concealed.
+    pub(crate) fn of(recording: &Recording, values: Values) -> Self {
         let end = match &recording.outcome {
             Outcome::Failed { kind, detail } if kind == "trap" => {
                 Response::Trap(detail.trim_start_matches("injected fault: ").to_owned())
@@ -28,17 +28,21 @@ impl Player {
         };
         let mut left: VecDeque<_> = recording.exchanges.clone().into();
         for exchange in &mut left {
-            let key = exchange.args.get("key").and_then(Value::as_str);
+            let text = |name| exchange.args.get(name).and_then(Value::as_str);
+            let (key, name) = (text("key"), text("name"));
             if let Some(answer) = &mut exchange.answer {
-                match key {
-                    Some(key) if exchange.function == "config.get" && is_concealed(answer) => {
-                        *answer = json!(settings.get(key));
+                match (key, name) {
+                    (Some(key), _) if exchange.function == "config.get" && is_concealed(answer) => {
+                        *answer = json!(values.settings.get(key));
                     }
-                    _ => reveal(settings, answer),
+                    (_, Some(name)) if exchange.function == "secrets.get" && answer.get("Ok").is_some() => {
+                        *answer = secret(&values, name);
+                    }
+                    _ => values.concealed.reveal(answer),
                 }
             }
         }
-        Self { left, end, settings: settings.clone(), secrets, now: json!(super::props::NOW_MS) }
+        Self { left, end, values, now: json!(super::props::NOW_MS) }
     }
 
     fn take(&mut self, place: usize) -> Response {
@@ -61,10 +65,18 @@ impl Player {
     }
 }
 
+/// The answer of `secrets.get`. In a test, every granted secret is set.
+fn secret(values: &Values, name: &str) -> Value {
+    match values.secrets.get(name) {
+        Some(value) => json!({ "Ok": value }),
+        None => json!({ "Err": "Refused" }),
+    }
+}
+
 impl Responder for Player {
     fn respond(&mut self, _: usize, function: &'static str, args: &Value) -> Response {
         let mut args = args.clone();
-        self.secrets.conceal(&mut args);
+        self.values.concealed.conceal(&mut args);
         let args = &args;
         // A group that may come in any order keeps the skipped calls.
         let group = 1 + self.left.iter().skip(1).take_while(|exchange| exchange.unordered).count();
@@ -85,7 +97,11 @@ impl Responder for Player {
             "log.log" => return Response::Answer(Value::Null),
             "config.get" => {
                 let key = args.get("key").and_then(Value::as_str).unwrap_or_default();
-                return Response::Answer(json!(self.settings.get(key)));
+                return Response::Answer(json!(self.values.settings.get(key)));
+            }
+            "secrets.get" => {
+                let name = args.get("name").and_then(Value::as_str).unwrap_or_default();
+                return Response::Answer(secret(&self.values, name));
             }
             _ => {}
         }
@@ -106,6 +122,7 @@ impl Responder for Player {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use switchboard_recording::Secrets;
 
     fn exchange(function: &str, args: Value, answer: Value) -> Exchange {
         Exchange { function: function.into(), unordered: false, args, answer: Some(answer), micros: 0 }
@@ -113,13 +130,9 @@ mod tests {
 
     fn player(exchanges: Vec<Exchange>) -> Player {
         let settings = [("most".to_owned(), "5".to_owned())].into();
-        Player {
-            left: exchanges.into(),
-            end: Response::Never,
-            settings,
-            secrets: Secrets::default(),
-            now: json!(7),
-        }
+        let secrets = [("TOKEN".to_owned(), b"t0ken".to_vec())].into();
+        let values = Values { settings, secrets, concealed: Secrets::default() };
+        Player { left: exchanges.into(), end: Response::Never, values, now: json!(7) }
     }
 
     #[test]
@@ -133,6 +146,13 @@ mod tests {
         assert_eq!(player.respond(0, "log.log", &json!({ "message": "new" })), Response::Answer(json!(null)));
         assert_eq!(player.respond(1, "config.get", &json!({ "key": "most" })), Response::Answer(json!("5")));
         assert_eq!(player.respond(2, "clock.now-ms", &json!({})), Response::Answer(json!(7)));
+        let secret = |name| ("secrets.get", json!({ "name": name }));
+        for ((function, args), answer) in [
+            (secret("TOKEN"), json!({ "Ok": [116, 48, 107, 101, 110] })),
+            (secret("OTHER"), json!({ "Err": "Refused" })),
+        ] {
+            assert_eq!(player.respond(2, function, &args), Response::Answer(answer));
+        }
         assert_eq!(player.respond(3, "postgres.query", &query(9)), Response::Answer(json!("one")));
         assert_eq!(player.respond(4, "postgres.query", &query(2)), Response::Answer(json!("two")));
         let Response::Diverged(why) = player.respond(5, "postgres.query", &query(3)) else { panic!() };

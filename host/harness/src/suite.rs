@@ -1,7 +1,7 @@
 //! Runs the tests of many handlers: replays on all cores; or runs against real services, one after the other,
 //! to record them or to check the recorded answers.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,12 +12,11 @@ use super::case::{Case, Subject};
 use super::player::Player;
 use super::props::{Live, Props};
 use super::report::{Report, Tested, Verdict};
+use super::values::Values;
 use super::world::{Services, World};
 use super::{Error, Handler, Harness, complete};
 use switchboard_core::ids::ConnectionId;
-use switchboard_recording::{
-    self as recording, Difference, Outcome, Recording, Scenario, Secrets, differences,
-};
+use switchboard_recording::{self as recording, Difference, Outcome, Recording, Scenario, differences};
 
 /// Replays without services. `update` writes the present host calls and results into recordings whose answers
 /// still match.
@@ -82,21 +81,14 @@ async fn replay_one(handler: &Handler, case: &Case, update: bool) -> Verdict {
 /// Runs the call of a recording with its answers, and goes on after differences as long as it can find an
 /// answer.
 pub async fn again(handler: &Handler, recorded: &Recording) -> Result<Recording, Error> {
-    let settings = settings_of(handler, recorded.scenario.as_ref());
-    let secrets = Secrets::new(&settings, &handler.manifest().public_settings);
+    let values = Values::of(handler, recorded.scenario.as_ref());
+    let concealed = values.concealed.clone();
     let mut input = recorded.input.clone();
-    recording::reveal(&settings, &mut input);
-    let player = Player::of(recorded, &settings, secrets.clone());
-    let mut got = handler.play(&recorded.trigger, input, player).await?;
-    // The release has only the settings of its manifest, not those of the scenario.
-    secrets.conceal_recording(&mut got);
+    concealed.reveal(&mut input);
+    let mut got = handler.play(&recorded.trigger, input, Player::of(recorded, values)).await?;
+    // The release has the values of its manifest, and not those of the scenario.
+    concealed.conceal_recording(&mut got);
     Ok(got)
-}
-
-pub(super) fn settings_of(handler: &Handler, scenario: Option<&Scenario>) -> BTreeMap<String, String> {
-    let mut settings = handler.release.settings();
-    settings.extend(scenario.into_iter().flat_map(|scenario| scenario.settings.clone()));
-    settings
 }
 
 fn written(case: &Case, got: Recording, verdict: Verdict) -> Verdict {
@@ -194,7 +186,7 @@ async fn in_world(
     case: &Case,
     scenario: &Scenario,
 ) -> Result<Recording, Error> {
-    let handler = world.load(&subject.file, scenario.settings.clone()).await?;
+    let handler = world.load(&subject.file, scenario).await?;
     let responder = Props::of(scenario, Live)?.granting(handler.release.fetch_rules());
     let (recording, _) = handler.live(&case.recording, responder).await?;
     Ok(recording)

@@ -2,7 +2,7 @@
 //! with the test. The clock and the random bytes are still those of the test: the database has a clock of its
 //! own (`clock`).
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::error::postgres;
 use super::props::{NOW_MS, now_ms_of};
-use super::{Error, Handler, clock, sandbox};
+use super::{Error, Handler, clock, sandbox, test_inputs};
 use switchboard_core::config::Config;
 use switchboard_core::ids::{ConnectionId, NodeId, UserId};
 use switchboard_core::limits;
@@ -25,7 +25,7 @@ use switchboard_http::outbound::Outbound;
 use switchboard_postgres::{Migrations, Postgres, migrate, owner};
 use switchboard_recording::Scenario;
 use switchboard_redis::{Keyspace, Redis};
-use switchboard_runtime::{Backends, Inputs, ReleaseFile, Runtime};
+use switchboard_runtime::{Backends, ReleaseFile, Runtime};
 use switchboard_telemetry::Tracer;
 
 /// The database of Redis for tests, which is emptied before each test.
@@ -258,12 +258,8 @@ impl Services {
 }
 
 impl World {
-    pub async fn load(
-        self: &Arc<Self>,
-        file: &ReleaseFile,
-        settings: BTreeMap<String, String>,
-    ) -> Result<Handler> {
-        let release = self.runtime.load(file, &Inputs::overriding(settings)).await?;
+    pub async fn load(self: &Arc<Self>, file: &ReleaseFile, scenario: &Scenario) -> Result<Handler> {
+        let release = self.runtime.load(file, &test_inputs(&file.manifest, scenario)).await?;
         Ok(Handler { runtime: self.runtime.clone(), release, world: Some(self.clone()) })
     }
 

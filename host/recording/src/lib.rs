@@ -23,7 +23,7 @@ pub use diff::{DiffPath, Difference, differences};
 pub use recorder::Recorder;
 pub use redact::{Redact, keep_all, redact_bodies, redact_secrets};
 pub use scenario::{FetchAnswer, Injection, Scenario};
-pub use secrets::{Secrets, is_concealed, reveal};
+pub use secrets::{Secrets, is_concealed};
 pub use text::Error;
 pub use times::without_times;
 

@@ -22,6 +22,9 @@ pub struct Scenario {
     /// Settings that override the manifest's `[config]`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub settings: BTreeMap<String, String>,
+    /// Values of granted secrets. One that is not here has the value `secret NAME of a test`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, String>,
     /// The time of the call in RFC 3339; by default 2026-11-20T12:00:00Z. The clock advances by a millisecond
     /// at each reading.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -261,7 +261,12 @@ fn find(keyed: Keyed, words: &[String]) -> Option<Vec<usize>> {
 
 /// An unknown name is repeated only in characters and a length that a command could have.
 fn shown(name: &str) -> String {
-    name.chars().filter(char::is_ascii_graphic).take(32).collect()
+    const BYTES_MAX: usize = 32;
+    match name.len() {
+        ..=BYTES_MAX if name.chars().all(|c| c.is_ascii_graphic()) => name.to_owned(),
+        // A part of it could be a part of a secret, which the host would not find.
+        bytes => format!("({bytes} bytes)"),
+    }
 }
 
 #[cfg(test)]

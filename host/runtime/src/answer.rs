@@ -115,9 +115,13 @@ fn rule(holds: bool, broken: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(broken()) }
 }
 
-/// Returns the beginning of a handler's text, escaped for a log line.
+/// Returns a handler's text, escaped for a log line. A long text is not shown: a part of it could be a part
+/// of a secret, which the host would not find.
 fn shown(text: &str) -> String {
-    text.chars().take(64).collect::<String>().escape_debug().to_string()
+    match text.len() {
+        bytes if bytes > limits::REASON_BYTES_MAX => format!("({bytes} bytes)"),
+        _ => text.escape_debug().to_string(),
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::trigger::Trigger;
 use crate::interfaces::CallState;
 use switchboard_contract::types::{Problem, Push};
 use switchboard_contract::{connection, connection_batch, event, frame, http, schedule};
+use switchboard_core::limits;
 use switchboard_telemetry::spans;
 
 /// Statuses from here on are errors of the handler.
@@ -41,6 +42,10 @@ pub trait Calls: Send + Sync + 'static {
         exports: &Exports,
         input: &Self::Input,
     ) -> impl Future<Output = wasmtime::Result<Self::Output>> + Send;
+
+    /// Passes the sentences of the output that the host logs, stores or cuts to `conceal`, before they are cut.
+    /// Bodies, frames and headers are the handler's own affair.
+    fn conceal(_: &mut Self::Output, _: impl Fn(&mut String)) {}
 
     /// Checks the output, and cuts its texts.
     ///
@@ -94,6 +99,14 @@ macro_rules! instance {
     };
 }
 
+/// Conceals only texts that will be cut, because a recording conceals the others whole. A problem may repeat
+/// what a client sent, and a placeholder would tell that client that it has guessed a value.
+fn conceal_problem(problem: &mut Problem, conceal: &impl Fn(&mut String)) {
+    let texts = [Some(&mut problem.detail), problem.field.as_mut()];
+    let is_cut = |text: &&mut String| text.len() > limits::REASON_BYTES_MAX;
+    texts.into_iter().flatten().filter(is_cut).for_each(conceal);
+}
+
 fn is_error(problem: &Problem) -> bool {
     problem.status >= ERROR_STATUS_MIN
 }
@@ -117,6 +130,10 @@ impl Calls for Http {
         request: &http::Request,
     ) -> wasmtime::Result<Self::Output> {
         instance!(store, exports, http).switchboard_host_http().call_handle(store, request).await
+    }
+
+    fn conceal(output: &mut Self::Output, conceal: impl Fn(&mut String)) {
+        output.as_mut().err().into_iter().for_each(|problem| conceal_problem(problem, &conceal));
     }
 
     fn settle(output: &mut Self::Output) -> Result<(), String> {
@@ -161,6 +178,10 @@ impl Calls for Frame {
         instance!(store, exports, frame).switchboard_host_frame().call_handle(store, request).await
     }
 
+    fn conceal(output: &mut Self::Output, conceal: impl Fn(&mut String)) {
+        output.as_mut().err().into_iter().for_each(|problem| conceal_problem(problem, &conceal));
+    }
+
     fn settle(output: &mut Self::Output) -> Result<(), String> {
         answer::settle_or_problem(output, |reply| reply.as_ref().map_or(Ok(()), answer::reply))
     }
@@ -191,6 +212,10 @@ impl Calls for Opened {
         opened: &connection::Opened,
     ) -> wasmtime::Result<Self::Output> {
         instance!(store, exports, connection).switchboard_host_connection().call_open(store, opened).await
+    }
+
+    fn conceal(output: &mut Self::Output, conceal: impl Fn(&mut String)) {
+        output.as_mut().err().into_iter().for_each(|problem| conceal_problem(problem, &conceal));
     }
 
     fn settle(output: &mut Self::Output) -> Result<(), String> {
@@ -265,6 +290,14 @@ impl Calls for OpenedBatch {
     ) -> wasmtime::Result<Self::Output> {
         let guest = instance!(store, exports, connection_batch);
         guest.switchboard_host_connection_batch().call_open(store, node, opened).await
+    }
+
+    fn conceal(openings: &mut Self::Output, conceal: impl Fn(&mut String)) {
+        for opening in openings {
+            if let connection_batch::Opening::Failed(problem) = opening {
+                conceal_problem(problem, &conceal);
+            }
+        }
     }
 
     fn settle(openings: &mut Self::Output) -> Result<(), String> {
@@ -385,6 +418,10 @@ impl Calls for Missed {
         instance!(store, exports, connection).switchboard_host_connection().call_missed(store, gap).await
     }
 
+    fn conceal(output: &mut Self::Output, conceal: impl Fn(&mut String)) {
+        output.as_mut().err().into_iter().for_each(|problem| conceal_problem(problem, &conceal));
+    }
+
     fn settle(output: &mut Self::Output) -> Result<(), String> {
         // The hub cuts a page that is too long, and asks for the rest again.
         answer::settle_or_problem(output, |page| page.pushes.iter().try_for_each(answer::push))
@@ -412,6 +449,12 @@ impl Calls for Schedule {
         tick: &schedule::Tick,
     ) -> wasmtime::Result<Self::Output> {
         instance!(store, exports, schedule).switchboard_host_schedule().call_run(store, tick).await
+    }
+
+    fn conceal(output: &mut Self::Output, conceal: impl Fn(&mut String)) {
+        if let Err(reason) = output {
+            conceal(reason);
+        }
     }
 
     fn settle(output: &mut Self::Output) -> Result<(), String> {
@@ -452,6 +495,14 @@ impl Calls for Event {
         Events { events }: &Events,
     ) -> wasmtime::Result<Self::Output> {
         instance!(store, exports, event).switchboard_host_event().call_handle(store, events).await
+    }
+
+    fn conceal(verdicts: &mut Self::Output, conceal: impl Fn(&mut String)) {
+        for verdict in verdicts {
+            if let event::Verdict::Reject(reason) = verdict {
+                conceal(reason);
+            }
+        }
     }
 
     fn settle(verdicts: &mut Self::Output) -> Result<(), String> {

@@ -8,7 +8,7 @@ use switchboard_core::Blame;
 use switchboard_core::config::Override;
 use switchboard_core::manifest::Manifest;
 
-/// The inputs of one release on one node. There is no `Debug`, because the values may be secrets.
+/// The inputs of one release on one node. There is no `Debug`, because the values are or may be secrets.
 #[derive(Clone, Default)]
 pub struct Inputs {
     /// The live settings of the handler, as operators have set them in the fleet. The release gets those that
@@ -16,6 +16,8 @@ pub struct Inputs {
     pub live: BTreeMap<String, String>,
     /// The settings of this node's file and environment. They override the live settings.
     pub overrides: BTreeMap<String, Override>,
+    /// The values of the granted secrets that operators have set in the fleet.
+    pub secrets: BTreeMap<String, Vec<u8>>,
 }
 
 impl Inputs {
@@ -24,7 +26,7 @@ impl Inputs {
         let place = "this command".to_owned();
         let overrides =
             settings.into_iter().map(|(key, value)| (key, Override { value, place: place.clone() }));
-        Self { live: BTreeMap::new(), overrides: overrides.collect() }
+        Self { overrides: overrides.collect(), ..Self::default() }
     }
 
     /// The settings that the guest reads. The order of precedence: the manifest's `[config]`, live settings,
@@ -81,6 +83,7 @@ mod tests {
                 .map(text)
                 .map(|(key, value)| (key, Override { value, place: place() }))
                 .collect(),
+            ..Inputs::default()
         }
     }
 

@@ -1,6 +1,7 @@
 //! One call: a store, an instance, the export, and a classification of how it ended. A failure is logged
 //! here, once, because everything about it is known here. The trigger decides what the caller gets.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
@@ -82,17 +83,25 @@ pub(super) async fn run<E: Export>(
     store.data().middleware.clock.give_up_turn();
     // The guest's stack is gone. `into_data` below drops its store.
     let result = match ended {
-        Ok(Ok(mut output)) => match E::settle(&mut output) {
-            Ok(()) => Ok(output),
-            Err(broken) => Err(Failure::new(Kind::Answer, broken)),
-        },
+        Ok(Ok(mut output)) => {
+            let secrets = &store.data().terms.secrets;
+            E::conceal(&mut output, |text| {
+                if let Cow::Owned(concealed) = secrets.conceal_text(text) {
+                    *text = concealed;
+                }
+            });
+            match E::settle(&mut output) {
+                Ok(()) => Ok(output),
+                Err(broken) => Err(Failure::new(Kind::Answer, broken)),
+            }
+        }
         Ok(Err(error)) => Err(classify(&error, store.data())),
         Err(_) => Err(Failure::new(
             Kind::Deadline,
             format!("no answer after {} ms", store.data().terms.limits.deadline_ms),
         )),
     };
-    // The detail may contain texts of the guest, and so secret settings.
+    // The detail may contain texts of the guest, and so secrets.
     let result = result.map_err(|failure| Failure {
         detail: store.data().terms.secrets.conceal_text(&failure.detail).into_owned(),
         ..failure

@@ -88,7 +88,8 @@ impl LoadedRelease {
             release_short: file.digest.short(),
             grants: manifest.grants.clone(),
             limits: manifest.limits.clone(),
-            secrets: Secrets::new(&settings, &manifest.public_settings),
+            secrets: Secrets::new(&settings, &manifest.public_settings, &inputs.secrets),
+            secret_values: inputs.secrets.clone(),
             settings,
             scripts: Arc::new(scripts.collect()),
             fetch,
@@ -123,9 +124,10 @@ impl LoadedRelease {
     pub fn apply(&self, inputs: &Inputs) -> Result<(), Error> {
         let settings = inputs.effective(&self.manifest)?;
         let fetch = fetch_rules(&self.manifest, &settings)?;
-        let secrets = Secrets::new(&settings, &self.manifest.public_settings);
+        let secrets = Secrets::new(&settings, &self.manifest.public_settings, &inputs.secrets);
+        let secret_values = inputs.secrets.clone();
         let before = self.terms();
-        self.terms.store(Arc::new(Terms { settings, secrets, fetch, ..(*before).clone() }));
+        self.terms.store(Arc::new(Terms { settings, secret_values, secrets, fetch, ..(*before).clone() }));
         Ok(())
     }
 
@@ -137,6 +139,11 @@ impl LoadedRelease {
     /// Returns the counts of its host calls, for each function.
     pub fn host_calls(&self) -> Vec<(&'static str, Counts)> {
         self.terms().host_call_stats.counts().collect()
+    }
+
+    /// Returns the secrets that a call that begins now reads with `secrets.get`.
+    pub fn secret_values(&self) -> BTreeMap<String, Vec<u8>> {
+        self.terms().secret_values.clone()
     }
 
     /// Returns the settings that a call that begins now reads with `config.get`.
@@ -300,6 +307,7 @@ fn imports_are_granted(env: &EngineEnv, component: &Component, grants: &Grants) 
             "redis" => (!grants.redis.is_empty(), "grants.redis"),
             "wake" => (!grants.wake.is_empty(), "grants.wake"),
             "fetch" => (!grants.fetch.is_empty(), "grants.fetch"),
+            "secrets" => (!grants.secrets.is_empty(), "grants.secrets"),
             "channels" => (
                 !grants.publish.is_empty() || !grants.subscribe.is_empty() || grants.disconnect,
                 "grants.publish, grants.subscribe or grants.disconnect",

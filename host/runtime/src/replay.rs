@@ -31,7 +31,7 @@ impl Runtime {
         // in its input.
         let call = Call { id: recording.call.as_str().into(), ..Call::new(None) };
         let exchanges = recording.exchanges.clone();
-        let source = |terms: &Terms| Source::Replay(Script::new(with_settings_of(terms, exchanges)));
+        let source = |terms: &Terms| Source::Replay(Script::new(with_values_of(terms, exchanges)));
         let (input, bytes_max) = (recording.input.clone(), limits::RECORDING_BYTES_MAX * 2);
         self.play_with(release, call, &recording.trigger, input, source, bytes_max).await
     }
@@ -65,7 +65,7 @@ impl Runtime {
     ) -> Result<Recording, Error> {
         let terms = release.terms();
         let source = source(&terms);
-        recording::reveal(&terms.settings, &mut input);
+        terms.secrets.reveal(&mut input);
         let wrong =
             |why: String| Error::of_release(format!("the input does not fit the trigger `{trigger}`: {why}"));
         with_export!(trigger, E => {
@@ -92,15 +92,16 @@ impl Runtime {
     }
 }
 
-/// Replaces recorded settings by those of these terms. The answers of backends stay as recorded.
-fn with_settings_of(terms: &Terms, mut exchanges: Vec<Exchange>) -> Vec<Exchange> {
-    for asked in exchanges.iter_mut().filter(|exchange| exchange.function == Function::ConfigGet.name()) {
-        if let Some(key) = asked.args["key"].as_str() {
-            asked.answer = Some(json!(terms.settings.get(key)));
+/// Replaces recorded settings and secrets by those of these terms. The answers of backends stay as recorded.
+fn with_values_of(terms: &Terms, mut exchanges: Vec<Exchange>) -> Vec<Exchange> {
+    let (config, secrets) = (Function::ConfigGet.name(), Function::SecretsGet.name());
+    for Exchange { function, args, answer, .. } in &mut exchanges {
+        match (args["key"].as_str(), args["name"].as_str(), answer) {
+            (Some(key), _, answer) if function == config => *answer = Some(json!(terms.settings.get(key))),
+            (_, Some(name), answer) if function == secrets => *answer = Some(json!(terms.secret(name))),
+            (_, _, Some(answer)) => terms.secrets.reveal(answer),
+            (_, _, None) => {}
         }
-    }
-    for answer in exchanges.iter_mut().filter_map(|exchange| exchange.answer.as_mut()) {
-        recording::reveal(&terms.settings, answer);
     }
     exchanges
 }

@@ -402,3 +402,29 @@ async fn new_settings_need_no_new_release_and_a_call_keeps_those_that_it_began_w
     release.apply(&Inputs::default()).unwrap();
     assert_eq!(release.settings()["votes"], "3");
 }
+
+#[tokio::test]
+async fn a_call_gets_a_secret_that_is_granted_and_set() {
+    use switchboard_contract::secrets::Error::{Missing, Refused};
+    let sandbox = sandbox();
+    let manifest = "name = \"guest\"\non.schedule = [{ name = \"tick\", every_ms = 1000 }]\n\
+                    [grants]\nsecrets = [\"TOKEN\", \"UNSET\"]";
+    let release = sandbox.load(&guests::with_manifest(manifest)).await;
+    let secrets = |value: &[u8]| {
+        let all = [("TOKEN", value), ("OTHER", b"a value of the fleet")];
+        Inputs {
+            secrets: all.map(|(name, value)| (name.to_owned(), value.to_vec())).into(),
+            ..Inputs::default()
+        }
+    };
+    release.apply(&secrets(b"\0first value")).unwrap();
+    let of_a_call_in_flight = release.terms();
+    release.apply(&secrets(b"second value")).unwrap();
+    assert_eq!(of_a_call_in_flight.secret("TOKEN"), Ok(b"\0first value".to_vec()));
+    let terms = release.terms();
+    assert_eq!(terms.secret("TOKEN"), Ok(b"second value".to_vec()));
+    assert_eq!((terms.secret("UNSET"), terms.secret("OTHER")), (Err(Missing), Err(Refused)));
+    assert_eq!(terms.secrets.conceal_text("a second value!"), "a [secret TOKEN]!");
+    release.apply(&Inputs::default()).unwrap();
+    assert_eq!(release.terms().secret("TOKEN"), Err(Missing));
+}

@@ -68,6 +68,7 @@ functions! {
     ConfigGet = "config.get",
     FetchSend = "fetch.send",
     FetchSendAll = "fetch.send-all",
+    SecretsGet = "secrets.get",
     WasiWallClock = "wasi.wall-clock",
     WasiMonotonicClock = "wasi.monotonic-clock",
     WasiRandom = "wasi.random",

@@ -2,6 +2,7 @@
 //! bounded; further lines are dropped and counted. Standard output and standard error of WASI are log lines
 //! too.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -59,6 +60,7 @@ impl CallLogger {
         let mut line = secrets.conceal_text(message).into_owned();
         for (name, value) in fields {
             line.push(' ');
+            let name = secrets.conceal_text(name);
             line.extend(
                 name.chars().map(|c| if c.is_ascii_alphanumeric() || "_.-".contains(c) { c } else { '_' }),
             );
@@ -85,6 +87,11 @@ impl CallLogger {
             Level::Warn => write_at!(WARN),
             Level::Error => write_at!(ERROR),
         }
+    }
+
+    /// Returns a text without the values that no log line may contain.
+    pub(super) fn concealed<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        self.0.terms.secrets.conceal_text(text)
     }
 
     pub(super) fn dropped(&self) -> u32 {

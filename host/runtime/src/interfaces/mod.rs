@@ -12,6 +12,7 @@ mod log;
 pub(crate) mod postgres;
 mod random;
 mod redis;
+mod secrets;
 pub(crate) mod stop;
 pub(crate) mod turns;
 mod wake;
@@ -54,7 +55,10 @@ pub(crate) struct Terms {
     /// The settings that the guest reads: the manifest's `[config]`, overridden by live settings and by the
     /// settings of this node.
     pub settings: BTreeMap<String, String>,
-    /// The values of secret settings. No recording and no log line may contain them.
+    /// The values of the granted secrets that are set.
+    pub secret_values: BTreeMap<String, Vec<u8>>,
+    /// Finds the values of secrets and of settings that are not public. No recording and no log line may
+    /// contain them.
     pub secrets: Secrets,
     pub scripts: Arc<BTreeMap<String, Script>>,
     /// The grants to fetch, with the present settings.
@@ -186,6 +190,7 @@ pub(crate) fn link(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
     contract::redis::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
     contract::wake::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
     contract::random::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
+    contract::secrets::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
     Ok(())
 }
 

@@ -173,7 +173,7 @@ impl IsTerminal for Output {
 
 impl StdoutStream for Output {
     fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(LineStream { output: self.clone(), unfinished: Vec::new() })
+        Box::new(LineStream { output: self.clone(), unfinished: Line::default() })
     }
 
     /// Only WASI 0.3 uses this, and it is not linked.
@@ -184,17 +184,43 @@ impl StdoutStream for Output {
 
 struct LineStream {
     output: Output,
-    unfinished: Vec<u8>,
+    unfinished: Line,
 }
 
 impl LineStream {
+    /// The whole line is concealed before it is divided: a part may end in the middle of a secret.
     fn finish_line(&mut self) {
-        let line = String::from_utf8_lossy(&self.unfinished);
-        if !line.trim().is_empty() {
-            self.output.lines.write(self.output.level, line.trim_end(), &[]);
-        }
-        self.unfinished.clear();
+        let Self { output: Output { lines, level }, unfinished } = self;
+        let line = unfinished.take();
+        parts(&lines.concealed(line.trim_end())).for_each(|part| lines.write(*level, part, &[]));
     }
+}
+
+/// A line without its end: at most [`limits::WASI_LINE_BYTES_MAX`]; the rest of a longer line is dropped.
+#[derive(Default)]
+struct Line(Vec<u8>);
+
+impl Line {
+    fn push(&mut self, byte: u8) {
+        if self.0.len() < limits::WASI_LINE_BYTES_MAX {
+            self.0.push(byte);
+        }
+    }
+
+    fn take(&mut self) -> String {
+        String::from_utf8_lossy(&std::mem::take(&mut self.0)).into_owned()
+    }
+}
+
+/// Divides a line into parts of the size of a log line. A part of white space, and what follows it, is left
+/// out.
+fn parts(line: &str) -> impl Iterator<Item = &str> {
+    let mut rest = line;
+    std::iter::from_fn(move || {
+        let (part, further) = rest.split_at(rest.floor_char_boundary(limits::LOG_LINE_BYTES_MAX));
+        rest = further;
+        (!part.trim().is_empty()).then_some(part)
+    })
 }
 
 #[wasmtime_wasi::async_trait]
@@ -205,11 +231,9 @@ impl Pollable for LineStream {
 impl OutputStream for LineStream {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
         for byte in bytes {
-            if byte == b'\n' || self.unfinished.len() == limits::LOG_LINE_BYTES_MAX {
-                self.finish_line();
-            }
-            if byte != b'\n' {
-                self.unfinished.push(byte);
+            match byte {
+                b'\n' => self.finish_line(),
+                byte => self.unfinished.push(byte),
             }
         }
         Ok(())
@@ -227,5 +251,33 @@ impl OutputStream for LineStream {
 impl Drop for LineStream {
     fn drop(&mut self) {
         self.finish_line();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use switchboard_recording::Secrets;
+
+    #[test]
+    fn a_long_line_is_divided_and_an_endless_one_is_cut() {
+        let mut line = Line::default();
+        "ä".repeat(limits::WASI_LINE_BYTES_MAX).bytes().for_each(|byte| line.push(byte));
+        let long = line.take();
+        assert!(long.len() <= limits::WASI_LINE_BYTES_MAX && line.0.is_empty());
+        assert_eq!(parts(&long).collect::<String>(), long);
+        assert!(parts(&long).all(|part| part.len() <= limits::LOG_LINE_BYTES_MAX));
+        assert_eq!(parts("  ").count(), 0);
+    }
+
+    #[test]
+    fn a_secret_at_the_end_of_a_part_is_concealed() {
+        let secrets = [("KEY".to_owned(), b"s3cret-key".to_vec())].into();
+        let secrets = Secrets::new(&Default::default(), &[], &secrets);
+        for before in limits::LOG_LINE_BYTES_MAX - 12..limits::LOG_LINE_BYTES_MAX {
+            let line = ".".repeat(before) + "s3cret-key";
+            let concealed = secrets.conceal_text(&line);
+            assert_eq!(parts(&concealed).collect::<String>(), ".".repeat(before) + "[secret KEY]");
+        }
     }
 }

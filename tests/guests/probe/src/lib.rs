@@ -4,7 +4,7 @@
 //! `{"calls": [["query", "select $1::int", ["7"]], ["begin"], ["commit"]]}`
 
 use sdk::postgres::{self, Collected, Transaction, Value};
-use sdk::{Problem, channels, config, fetch, frame, random, redis, wake};
+use sdk::{Problem, channels, config, fetch, frame, random, redis, secrets, wake};
 use serde_json::json;
 
 struct Probe;
@@ -104,6 +104,7 @@ fn one(call: &serde_json::Value, transaction: &mut Option<Transaction>) -> Strin
                 texts(1).iter().map(|url| fetch::Request::get(url).timeout_ms(500)).collect();
             format!("{:?}", fetch::send_all(&requests))
         }
+        "secret" => format!("{:?}", secrets::get(&text(1))),
         other => format!("no call `{other}`"),
     }
 }
