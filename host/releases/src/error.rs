@@ -2,6 +2,7 @@
 
 use super::registry::Conflict;
 use super::repository::{RepositoryError, Running, SkipReason};
+use super::sealing::SealedError;
 use super::settings::SettingError;
 use switchboard_contract::types::Problem;
 use switchboard_core::ids::Digest;
@@ -79,6 +80,47 @@ pub enum Error {
     NoSettingsChange { name: String, generation: i64 },
     #[error("the settings of `{0}` were never changed, so there is nothing to roll back")]
     SettingsNeverChanged(String),
+    /// The manifest grants secrets that no operator has set.
+    #[error(
+        "`grants.secrets` names {names}, which {verb} not set: {commands}",
+        names = .0.join(", "),
+        verb = if .0.len() == 1 { "is" } else { "are" },
+        commands = .0.iter().map(|name| format!("switchboard secret set {name}")).collect::<Vec<_>>().join("; ")
+    )]
+    SecretsMissing(Vec<String>),
+    #[error(
+        "`{0}` is not a name of a secret: give at most {max} capital letters, digits and underscores, beginning with a \
+         letter",
+        max = limits::SECRET_NAME_BYTES_MAX
+    )]
+    SecretName(String),
+    /// The size of the value.
+    #[error(
+        "the value has {0} bytes, and a secret has {min} to {max}: the host could not keep a shorter one out of log \
+         lines and recordings",
+        min = limits::SECRET_BYTES_MIN,
+        max = limits::SECRET_BYTES_MAX
+    )]
+    SecretSize(usize),
+    #[error("the fleet has {max} secrets, its maximum: remove one that no release needs", max = limits::SECRETS_MAX)]
+    TooManySecrets,
+    #[error("no secret {0} is set")]
+    UnknownSecret(String),
+    #[error(
+        "{name} is granted to a release of {handlers} that runs: deploy a release without it, or use --force",
+        handlers = .used_by.join(", ")
+    )]
+    SecretInUse { name: String, used_by: Vec<String> },
+    /// A secret does not open on this node.
+    #[error(transparent)]
+    Sealed(#[from] SealedError),
+    /// The fleet has switched, but Postgres failed while the node waited for the others.
+    #[error("the secret {name} has changed, but it is unknown which nodes follow: {error}")]
+    SecretNodesUnknown {
+        name: String,
+        #[source]
+        error: RepositoryError,
+    },
     /// The settings have changed, but Postgres failed while the node waited for the others.
     #[error(
         "the settings of `{name}` have changed (generation {generation}), but it is unknown which nodes follow: {error}"
@@ -123,7 +165,8 @@ impl Blamed for Error {
             Self::Release(error) => error.blame(),
             Self::Backend(error)
             | Self::NodesUnknown { error, .. }
-            | Self::SettingsNodesUnknown { error, .. } => error.blame(),
+            | Self::SettingsNodesUnknown { error, .. }
+            | Self::SecretNodesUnknown { error, .. } => error.blame(),
             Self::Host(_) => Blame::Host,
             _ => Blame::Operator,
         }
@@ -141,12 +184,16 @@ impl Error {
             Self::Setting(SettingError::Unknown { .. } | SettingError::Invalid(_)) => {
                 Code::Invalid.problem(detail).field("set")
             }
-            Self::UnknownHandler(_) | Self::UnknownRelease(_) | Self::NoSettingsChange { .. } => {
-                Code::NotFound.problem(detail)
-            }
-            Self::Backend(_) | Self::NodesUnknown { .. } | Self::SettingsNodesUnknown { .. } => {
-                Code::Unavailable.problem(detail)
-            }
+            Self::SecretName(_) => Code::Invalid.problem(detail).field("name"),
+            Self::SecretSize(_) => Code::Invalid.problem(detail).field("value"),
+            Self::UnknownHandler(_)
+            | Self::UnknownRelease(_)
+            | Self::NoSettingsChange { .. }
+            | Self::UnknownSecret(_) => Code::NotFound.problem(detail),
+            Self::Backend(_)
+            | Self::NodesUnknown { .. }
+            | Self::SettingsNodesUnknown { .. }
+            | Self::SecretNodesUnknown { .. } => Code::Unavailable.problem(detail),
             _ => match self.blame() {
                 Blame::Guest => Code::Invalid.problem(detail).field("release"),
                 Blame::Host | Blame::Backend => Code::Internal.problem(detail),

@@ -11,13 +11,14 @@ mod outcome;
 pub mod registry;
 pub mod repository;
 mod rollout;
+pub mod sealing;
 mod settings;
 mod shadow;
 pub mod signature;
 
 pub use error::Error;
-pub use outcome::{NodeOutcome, Outcome, State};
-pub use rollout::{Deployment, Origin, Rollout};
+pub use outcome::{NodeOutcome, Outcome, SecretOutcome, State};
+pub use rollout::{Deployment, Origin, Rollout, opened_secrets};
 pub use settings::{
     LiveView, Overridden, OverrideView, SettingError, SettingSource, SettingView, SettingsAction,
     SettingsChange, SettingsOutcome, SettingsRequest, SettingsView, ShownChange,

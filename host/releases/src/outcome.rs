@@ -31,6 +31,26 @@ pub struct Outcome {
     pub took_ms: u64,
 }
 
+/// A secret was set or removed. `nodes` says which nodes use the value, or do without it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SecretOutcome {
+    pub name: String,
+    /// Rises with each value. Absent after a removal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<i64>,
+    /// The size of the value. Absent after a removal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    pub generation: i64,
+    /// The handlers with a release that is granted the secret.
+    pub used_by: Vec<String>,
+    /// True when every live node follows.
+    pub complete: bool,
+    /// Empty when no release is granted the secret.
+    pub nodes: Vec<NodeOutcome>,
+    pub took_ms: u64,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeOutcome {
     pub node: Uuid,

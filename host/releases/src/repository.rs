@@ -18,12 +18,16 @@ use switchboard_postgres::{owner, poll};
 
 mod files;
 mod nodes;
+mod secrets;
 mod settings;
 mod shadows;
 mod signatures;
 
 pub use files::{FOUND_BY, GUARDED_BY, SkipReason};
 pub use nodes::{Node, NodeAnswer, NodeHandler, Report};
+#[cfg(test)]
+pub(crate) use secrets::reseal_in;
+pub use secrets::{Resealed, SecretChanged, SecretRecord, StoredSecret, reseal};
 pub use settings::{LiveSetting, LiveSettings, SettingChange, SettingsEvent};
 pub use shadows::ShadowReport;
 

@@ -31,6 +31,7 @@ mod files;
 mod fleet;
 mod follow;
 mod guard;
+mod secrets;
 mod settings;
 mod shadows;
 
@@ -41,6 +42,7 @@ use files::FileDeployer;
 use fleet::Fleet;
 use follow::Follower;
 use guard::CanaryGuard;
+pub use secrets::opened_secrets;
 use shadows::{ShadowRunner, Shadows};
 
 /// This node's part in rollouts: one field for each responsibility.

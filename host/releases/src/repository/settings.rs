@@ -47,7 +47,7 @@ pub struct SettingsEvent {
 }
 
 impl Repository {
-    /// Reads the inputs of a handler's releases that the fleet stores.
+    /// Reads the inputs of a handler's releases that the fleet stores in clear text: all but the secrets.
     pub async fn inputs(&self, manifest: &Manifest) -> Result<Inputs, RepositoryError> {
         let live = self.settings(&manifest.name).await?;
         let live = live.into_iter().map(|(key, setting)| (key, setting.value)).collect();

@@ -124,6 +124,10 @@ impl<L: Load> Deployer<L> {
             return Err(Error::Skipped(reason));
         }
         if let Some(manifest) = manifest {
+            let missing = switch.secrets_missing(&manifest.grants.secrets).await?;
+            if !missing.is_empty() {
+                return Err(Error::SecretsMissing(missing));
+            }
             let declared = switch.running().await?;
             if matches!(change.action, Action::Canary | Action::Shadow) {
                 let runs = declared.iter().find(|(running, _)| running.name == change.to.name);
@@ -238,6 +242,10 @@ impl<L: Load> Deployer<L> {
     ) -> Result<Arc<L::Release>, Error> {
         // Checked again in the switch. Here it saves a compilation, and names who set the value.
         self.check_live_settings(&file.manifest).await?;
+        let missing = self.fleet.repository.secrets_missing(&file.manifest.grants.secrets).await?;
+        if !missing.is_empty() {
+            return Err(Error::SecretsMissing(missing));
+        }
         let release = self.fleet.load(file).await?;
         self.fleet.loader.vet(&release).await?;
         self.fleet.repository.store(file.digest, &file.manifest, &file.bytes, origin.by, origin.note).await?;

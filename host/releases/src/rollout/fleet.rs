@@ -12,6 +12,7 @@ use super::super::meters;
 use super::super::registry::Registry;
 use super::super::repository::{Report, Repository, RepositoryError, Running};
 use super::super::signature::Trust;
+use super::secrets::opened_secrets;
 use crate::Error;
 use switchboard_core::config::{Config, Override};
 use switchboard_core::ids::{Digest, NodeId};
@@ -55,6 +56,10 @@ impl<L: Load> Fleet<L> {
             loaded: Mutex::new(Loaded::new()),
             applying: tokio::sync::Mutex::default(),
         }
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
     }
 
     pub(crate) fn demands_signatures(&self) -> bool {
@@ -121,9 +126,10 @@ impl<L: Load> Fleet<L> {
     }
 
     /// Reads the inputs of a handler's releases on this node.
-    async fn inputs(&self, manifest: &Manifest) -> Result<Inputs, RepositoryError> {
+    async fn inputs(&self, manifest: &Manifest) -> Result<Inputs, Error> {
         let stored = in_time("read the live settings", self.repository.inputs(manifest)).await?;
-        Ok(Inputs { overrides: self.overrides(&manifest.name), ..stored })
+        let secrets = opened_secrets(&self.repository, &self.config, manifest).await?;
+        Ok(Inputs { overrides: self.overrides(&manifest.name), secrets, ..stored })
     }
 
     /// Gives a loaded release the present inputs. On an error it keeps those that it has.

@@ -30,7 +30,7 @@ pub(super) struct Node {
 
 impl Node {
     pub(super) async fn start(name: &'static str, pool: &PgPool) -> Self {
-        Self::that_trusts(&[], name, pool).await
+        Self::with(Config::default(), name, pool).await
     }
 
     /// A node that loads only releases signed with one of these keys.

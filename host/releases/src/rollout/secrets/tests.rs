@@ -1,0 +1,207 @@
+//! Secrets in a fleet of several nodes in one process, with one real Postgres.
+
+use std::sync::atomic::Ordering::SeqCst;
+
+use sqlx::PgPool;
+
+use super::super::tests::Node;
+use super::*;
+use crate::outcome::State;
+use crate::repository::reseal_in;
+use crate::sealing::SealedError;
+use switchboard_testing::manifests::{SEND, file};
+use switchboard_testing::with_database;
+
+const OLD: &str = "the secret of the nodes, before it is changed";
+const NEW: &str = "the secret of the nodes, after it was changed";
+
+fn config(secret: &str, previous: Option<&str>) -> Config {
+    Config {
+        secret: Some(secret.to_owned()),
+        secret_previous: previous.map(str::to_owned),
+        ..Config::default()
+    }
+}
+
+fn origin() -> Origin<'static> {
+    Origin::new("ana", None)
+}
+
+fn granted() -> bytes::Bytes {
+    file("send", &format!("{SEND}\n[grants]\nsecrets = [\"TOKEN\"]"), "granted")
+}
+
+async fn set(node: &Node, value: &[u8]) -> Result<SecretOutcome, Error> {
+    node.rollout.deployer.set_secret("TOKEN", value, origin()).await
+}
+
+/// The value that calls of `send` on this node read.
+fn value(node: &Node) -> Option<Vec<u8>> {
+    let current = node.rollout.registry().current();
+    current.by_name("send").expect("it runs").running.inputs().secrets.remove("TOKEN")
+}
+
+fn loads(nodes: &[Node]) -> usize {
+    nodes.iter().map(|node| node.rollout.fleet.loader.loads.load(SeqCst)).sum()
+}
+
+async fn two_nodes(pool: &PgPool) -> [Node; 2] {
+    [Node::with(config(OLD, None), "a", pool).await, Node::with(config(OLD, None), "b", pool).await]
+}
+
+#[tokio::test]
+async fn a_value_reaches_every_node_without_a_new_load() {
+    with_database(|pool| async move {
+        let nodes = two_nodes(&pool).await;
+        let [a, b] = &nodes;
+        let refused = a.deploy(&granted()).await.unwrap_err().to_string();
+        assert!(refused.contains("TOKEN, which is not set: switchboard secret set TOKEN"), "{refused}");
+
+        let unused = set(a, b"first value").await.unwrap();
+        assert_eq!((unused.version, unused.bytes, unused.nodes.len()), (Some(1), Some(11), 0));
+        a.deploy(&granted()).await.unwrap();
+        let loaded = loads(&nodes);
+        let outcome = set(a, b"\0second\xff").await.unwrap();
+        assert_eq!((outcome.version, outcome.used_by.as_slice()), (Some(2), ["send".to_owned()].as_slice()));
+        assert!(outcome.complete && outcome.nodes.len() == 2, "{outcome:?}");
+        for node in [a, b] {
+            assert_eq!(value(node).as_deref(), Some(&b"\0second\xff"[..]));
+        }
+        assert_eq!(loads(&nodes), loaded);
+
+        let [listed] = &a.rollout.repository().secrets_listed().await.unwrap()[..] else { panic!("one") };
+        assert_eq!((listed.name.as_str(), listed.bytes, listed.version), ("TOKEN", 8, 2));
+        assert_eq!((listed.by.as_str(), listed.used_by.as_slice()), ("ana", ["send".to_owned()].as_slice()));
+        for node in nodes {
+            node.stop().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_secret_that_a_release_needs_is_removed_only_by_force() {
+    with_database(|pool| async move {
+        let [a, b] = two_nodes(&pool).await;
+        let remove = async |force| a.rollout.deployer.remove_secret("TOKEN", force, origin()).await;
+        assert!(matches!(remove(false).await, Err(Error::UnknownSecret(_))));
+        set(&a, b"first value").await.unwrap();
+        a.deploy(&granted()).await.unwrap();
+        let refused = remove(false).await.unwrap_err().to_string();
+        assert!(refused.contains("a release of send that runs"), "{refused}");
+        assert!(remove(true).await.unwrap().complete);
+        assert_eq!((value(&a), value(&b)), (None, None));
+        assert!(matches!(remove(true).await, Err(Error::UnknownSecret(_))));
+        a.stop().await;
+        b.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_canary_and_a_shadow_get_the_value_too() {
+    with_database(|pool| async move {
+        let [a, b] = two_nodes(&pool).await;
+        a.deploy(&file("send", SEND, "without it")).await.unwrap();
+        set(&a, b"first value").await.unwrap();
+        let canary = super::super::Deployment::Canary(10);
+        a.rollout.deployer.deploy_beside(granted(), canary, origin()).await.unwrap();
+        let outcome = set(&a, b"second value").await.unwrap();
+        assert!(outcome.complete && outcome.nodes.len() == 2, "{outcome:?}");
+        for node in [&a, &b] {
+            let current = node.rollout.registry().current();
+            let canary = current.by_name("send").unwrap().canary.clone().expect("a canary");
+            assert_eq!(canary.candidate.release.inputs().secrets["TOKEN"], b"second value");
+            assert_eq!(value(node), None, "the running release is not granted it");
+        }
+        a.stop().await;
+        b.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_no_secret_is_refused() {
+    with_database(|pool| async move {
+        let node = Node::with(config(OLD, None), "a", &pool).await;
+        for value in [&b"7 bytes"[..], &vec![0; limits::SECRET_BYTES_MAX + 1]] {
+            assert!(matches!(set(&node, value).await, Err(Error::SecretSize(_))), "{}", value.len());
+        }
+        set(&node, &vec![0; limits::SECRET_BYTES_MAX]).await.unwrap();
+        for name in ["token", "", "1ST", "A-B", &"A".repeat(65)] {
+            let refused = node.rollout.deployer.set_secret(name, b"long enough", origin()).await;
+            assert!(matches!(refused, Err(Error::SecretName(_))), "{name}");
+        }
+        node.stop().await;
+    })
+    .await;
+}
+
+/// The three steps of a change of `secret`, while nodes of both kinds serve.
+#[tokio::test]
+async fn the_secret_of_the_nodes_can_be_changed() {
+    with_database(|pool| async move {
+        let old = Node::with(config(OLD, None), "a", &pool).await;
+        set(&old, b"first value").await.unwrap();
+        old.deploy(&granted()).await.unwrap();
+        // Before any `migrate`, the fleet has no key: an old node would not open what a new one seals.
+        let migrate = async |config: Config| {
+            let mut connection = pool.acquire().await.unwrap();
+            reseal_in(&mut connection, &Sealing::of(&config).unwrap()).await.unwrap()
+        };
+        assert_eq!(migrate(config(OLD, None)).await.count, 0);
+
+        // 1. The nodes get both, one after the other. All open what either of them seals.
+        let both = Node::with(config(NEW, Some(OLD)), "b", &pool).await;
+        assert_eq!(value(&both).as_deref(), Some(&b"first value"[..]));
+        assert!(set(&both, b"second value").await.unwrap().complete);
+        assert_eq!(value(&old).as_deref(), Some(&b"second value"[..]));
+        old.stop().await;
+
+        // 2. `migrate` with both.
+        assert_eq!(migrate(config(NEW, Some(OLD))).await.count, 1);
+        assert_eq!(migrate(config(NEW, Some(OLD))).await.count, 0);
+
+        // 3. The nodes lose the one before.
+        let new = Node::with(config(NEW, None), "c", &pool).await;
+        assert_eq!(value(&new).as_deref(), Some(&b"second value"[..]));
+        assert!(set(&both, b"third value").await.unwrap().complete);
+        assert_eq!(value(&new).as_deref(), Some(&b"third value"[..]));
+
+        // An operator who has lost the secret before keeps the rest, and is shown what to set again.
+        let other = "a secret that never sealed anything here";
+        let resealed = migrate(config(other, None)).await;
+        assert_eq!(resealed.unopened, [SealedError::OtherKey("TOKEN".to_owned())]);
+        both.stop().await;
+        new.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_open_a_value_keeps_the_former_one_and_says_so() {
+    with_database(|pool| async move {
+        let (a, b) = (
+            Node::with(config(OLD, None), "a", &pool).await,
+            Node::with(config(NEW, Some(OLD)), "b", &pool).await,
+        );
+        set(&a, b"first value").await.unwrap();
+        a.deploy(&granted()).await.unwrap();
+        // The fleet has no key yet, so this node uses that of its `secret`.
+        let outcome = set(&b, b"second value").await.unwrap();
+        assert!(!outcome.complete);
+        let refused = outcome.nodes.iter().find(|node| node.state == State::Kept).expect("a cannot follow");
+        let error = refused.error.as_deref().unwrap_or_default();
+        assert!(error.contains("set `secret_previous`"), "{error}");
+        assert_eq!(value(&a).as_deref(), Some(&b"first value"[..]));
+        assert_eq!(value(&b).as_deref(), Some(&b"second value"[..]));
+        assert!(a.rollout.releases_missing()[0].contains("TOKEN"), "{:?}", a.rollout.releases_missing());
+        // Another value, which it can open, and it follows.
+        assert!(set(&a, b"third value").await.unwrap().complete);
+        assert_eq!((value(&a), value(&b)), (Some(b"third value".to_vec()), Some(b"third value".to_vec())));
+        assert!(a.rollout.releases_missing().is_empty());
+        a.stop().await;
+        b.stop().await;
+    })
+    .await;
+}
