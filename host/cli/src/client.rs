@@ -81,6 +81,15 @@ impl Client {
         self.call(Method::POST, path, "application/json", body.to_string().into()).await
     }
 
+    /// Sends bytes that are no JSON.
+    pub(crate) async fn post_bytes<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        bytes: Bytes,
+    ) -> Result<T, Failure> {
+        self.call(Method::POST, path, "application/octet-stream", bytes).await
+    }
+
     /// Uploads a file, with its signatures in a header.
     pub(crate) async fn upload<T: DeserializeOwned>(
         &self,

@@ -139,7 +139,7 @@ pub(crate) fn followers(nodes: &[NodeOutcome]) -> String {
     }
 }
 
-fn behind(node: &NodeOutcome) -> String {
+pub(crate) fn behind(node: &NodeOutcome) -> String {
     let kept = node.kept.map_or_else(|| "runs none".to_owned(), |digest| format!("kept {}", digest.short()));
     match (node.state, &node.error) {
         (State::Silent, _) => format!("  {} has not answered", node.address),

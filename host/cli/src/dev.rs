@@ -12,11 +12,11 @@ use hyper::Method;
 
 use super::build::{self, Built};
 use super::client::{Client, Where};
-use super::migrate::App;
+use super::migrate::{self, App};
 use super::serve::Node;
 use super::{Failure, Output, deploy, page, sign};
 use switchboard_core::config::Config;
-use switchboard_postgres::migrate;
+use switchboard_postgres::migrate::Claim;
 use switchboard_releases::signature::{Signature, Trust};
 use switchboard_server::app;
 use watch::Watch;
@@ -49,7 +49,7 @@ pub(crate) async fn run(args: Args, config: Config, out: &Output) -> Result<(), 
     // Start before the first build, so that changes during it are not missed.
     let watch = Watch::start(&args.from)?;
     let first = build(&args.from).await;
-    migrate::run(&config, &migrations).await?;
+    migrate::migrate(&config, &migrations, Claim::IfUnused, out).await?;
 
     let client = Client::of(&config, &Where::default());
     let mut node = std::pin::pin!(app::serve(config));

@@ -10,11 +10,13 @@ use switchboard_core::config::Config;
 use switchboard_core::ids::NodeId;
 use switchboard_core::limits;
 use switchboard_fanout::{Hub, Wakes};
-use switchboard_harness::{Harness, case};
+use switchboard_harness::{Harness, case, test_inputs};
 use switchboard_http::outbound::Outbound;
 use switchboard_postgres::Postgres;
-use switchboard_recording::{Outcome, Recording, keep_all};
+use switchboard_recording::{Outcome, Recording, Scenario, keep_all};
 use switchboard_redis::{self as redis, Redis};
+use switchboard_releases::opened_secrets;
+use switchboard_releases::repository::Repository;
 use switchboard_runtime::{Backends, Inputs};
 use switchboard_server::app::keyspace;
 use switchboard_telemetry::Tracer;
@@ -26,7 +28,8 @@ pub(crate) struct Args {
     /// JSON with one member, the trigger, and its input: {"frame": {"type": "…", "payload": {…}, "caller":
     /// "ana"}}. Or a recording, whose input is used.
     event: PathBuf,
-    /// Use the Postgres and Redis of the configuration, and the network. Changes of the handler stay.
+    /// Use the Postgres and Redis of the configuration, with the settings and secrets of that fleet, and the
+    /// network. Changes of the handler stay.
     #[arg(long)]
     real: bool,
     /// The directory with the release files of `switchboard build`.
@@ -45,13 +48,19 @@ pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(),
         return Err(Failure::Usage(missing));
     }
     let cache = config.data_dir.join("harness");
-    let harness = match args.real {
-        true => Harness::over(&cache, backends(config).await?)?,
-        false => Harness::keeping(&cache)?,
-    };
     let release = switchboard_harness::read(&file)?;
-    let overrides = config.handler_overrides(&release.manifest.name);
-    let handler = harness.load_with(&release, &Inputs { overrides, ..Inputs::default() }).await?;
+    let manifest = &release.manifest;
+    let (harness, inputs) = match args.real {
+        true => {
+            let (backends, repository) = backends(config).await?;
+            let secrets = opened_secrets(&repository, config, manifest).await?;
+            let stored = repository.inputs(manifest).await?;
+            (Harness::over(&cache, backends)?, Inputs { secrets, ..stored })
+        }
+        false => (Harness::keeping(&cache)?, test_inputs(manifest, &Scenario::default())),
+    };
+    let overrides = config.handler_overrides(&manifest.name);
+    let handler = harness.load_with(&release, &Inputs { overrides, ..inputs }).await?;
     let recording = handler.invoke(&trigger, input).await?;
     out.answer(&document(&recording), recording.write(keep_all).trim_end());
     match recording.outcome {
@@ -75,7 +84,7 @@ fn event(path: &Path) -> Result<(String, Value), Failure> {
     }
 }
 
-async fn backends(config: &Config) -> Result<Backends, Failure> {
+async fn backends(config: &Config) -> Result<(Backends, Repository), Failure> {
     let postgres = Postgres::connect(config).await?;
     let fleet = postgres.fleet().identify().await.map_err(|error| Failure::failed(error.to_string()))?;
     let redis = Redis::connect(config, keyspace(&fleet, postgres.fleet(), None))?;
@@ -90,7 +99,8 @@ async fn backends(config: &Config) -> Result<Backends, Failure> {
         wakes.clone(),
         Tracer::default(),
     );
-    Ok(Backends::new(postgres, redis, hub, wakes, Outbound::default()))
+    let repository = postgres.access(Repository::new);
+    Ok((Backends::new(postgres, redis, hub, wakes, Outbound::default()), repository))
 }
 
 fn document(recording: &Recording) -> Value {

@@ -27,6 +27,7 @@ mod replay;
 mod report;
 mod retire;
 mod rollback;
+mod secret;
 mod serve;
 mod settings;
 mod sign;
@@ -99,6 +100,8 @@ enum Command {
     Retire(retire::Args),
     /// Show, set and roll back the live settings of a handler.
     Config(settings::Args),
+    /// Set, list or remove the secrets that handlers may read.
+    Secret(secret::Args),
     /// End the shadow of a handler.
     Unshadow(unshadow::Args),
     /// Show what a release answers, may use, and how much.
@@ -178,6 +181,7 @@ impl Command {
             Self::Report(args) => block_on(report::run(args, &config, out)),
             Self::Unshadow(args) => block_on(unshadow::run(args, &config, out)),
             Self::Retire(args) => block_on(retire::run(args, &config, out)),
+            Self::Secret(args) => block_on(secret::run(args, &config, out)),
             Self::Rollback(args) => block_on(rollback::run(args, &config, out)),
             Self::Config(args) => block_on(settings::run(args, &config, out)),
             Self::Inspect(args) => block_on(inspect::run(args, &config, out)),

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::{Failure, Output};
+use super::{Failure, Output, page};
 use switchboard_core::config::Config;
 use switchboard_postgres::Migrations;
 use switchboard_postgres::migrate::{self, Claim};
+use switchboard_releases::repository;
 
 /// The directory of the application's migrations, unless a flag names another one.
 const APP_DIRECTORY: &str = "migrations/app";
@@ -63,11 +64,30 @@ fn found(handlers: Option<&Path>) -> Result<PathBuf, Failure> {
 pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
     let claim = if args.take_roles { Claim::Take } else { Claim::IfUnused };
     let migrations = args.app.migrations(config.handlers_dir.as_deref())?;
-    let migrated = migrate::run_with(config, &migrations, claim).await?;
+    migrate(config, &migrations, claim, out).await?;
+    out.answer(&json!({ "migrated": true }), "the database is up to date");
+    Ok(())
+}
+
+/// Migrates the database. Afterwards the roles' passwords and the key of the fleet's secrets are those of
+/// `secret`.
+pub(crate) async fn migrate(
+    config: &Config,
+    migrations: &Migrations,
+    claim: Claim,
+    out: &Output,
+) -> Result<(), Failure> {
+    let migrated = migrate::run_with(config, migrations, claim).await?;
     if let Some(warning) = migrated.warning() {
         out.progress(format_args!("warning: {warning}"));
     }
-    out.answer(&json!({ "migrated": true }), "the database is up to date");
+    let resealed = repository::reseal(config).await?;
+    if resealed.count > 0 {
+        out.progress(format_args!("sealed {} again", page::count(resealed.count, "secret")));
+    }
+    for unopened in resealed.unopened {
+        out.progress(format_args!("warning: {unopened}"));
+    }
     Ok(())
 }
 

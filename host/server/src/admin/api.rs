@@ -105,6 +105,9 @@ impl<L: Load> Admin<L> {
             Endpoint::MakeToken => self.make_token(request).await,
             Endpoint::RevokeToken(name) => self.revoke_token(&name, &request).await,
             Endpoint::Audit => self.audit(&request).await,
+            Endpoint::Secrets => self.secrets(&request).await,
+            Endpoint::SetSecret(name) => self.set_secret(&name, request).await,
+            Endpoint::RemoveSecret(name) => self.remove_secret(&name, request).await,
         }
     }
 
@@ -295,7 +298,7 @@ pub(super) fn parse_note(note: &str) -> Result<String, Problem> {
 }
 
 /// Logged here, once: the operator gets the message, and the log the cause.
-fn unavailable(error: RepositoryError) -> Problem {
+pub(super) fn unavailable(error: RepositoryError) -> Problem {
     refused(Error::Backend(error))
 }
 

@@ -16,6 +16,7 @@ mod readiness;
 mod revoke;
 mod roles;
 mod route;
+mod secrets;
 mod settings;
 
 use std::net::SocketAddr;

@@ -8,7 +8,7 @@ use hyper::Method;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Role {
     Read,
-    /// Also change releases and live settings, and retry or drop parked events.
+    /// Also change releases, live settings and secrets, and retry or drop parked events.
     Deploy,
     /// Also close connections, revoke tokens and manage admin tokens.
     Admin,
@@ -51,7 +51,8 @@ pub(super) fn needed(method: &Method, path: &str) -> Role {
         (true, _) => Role::Read,
         (false, ["releases"])
         | (false, ["handlers", _, "promote" | "rollback" | "unshadow" | "retire" | "config"])
-        | (false, ["events", _, "retry" | "drop"]) => Role::Deploy,
+        | (false, ["events", _, "retry" | "drop"])
+        | (false, ["secrets", _] | ["secrets", _, "remove"]) => Role::Deploy,
         // Also for routes that handlers bind.
         (false, _) => Role::Admin,
     }
@@ -80,6 +81,10 @@ mod tests {
             ("POST", "/admin/v1/handlers/echo/config", Role::Deploy),
             ("POST", "/admin/v1/events/1/retry", Role::Deploy),
             ("POST", "/admin/v1/events/1/drop", Role::Deploy),
+            ("GET", "/admin/v1/secrets", Role::Read),
+            ("POST", "/admin/v1/secrets/TOKEN", Role::Deploy),
+            ("POST", "/admin/v1/secrets/TOKEN/remove", Role::Deploy),
+            ("POST", "/admin/v1/secrets", Role::Admin),
             ("POST", "/admin/v1/rebuild", Role::Admin),
             ("POST", "/admin/v1/releases-of-a-handler", Role::Admin),
             ("POST", "/admin/v1/releases/0123ab", Role::Admin),

@@ -44,6 +44,10 @@ pub(super) enum Endpoint {
     MakeToken,
     RevokeToken(String),
     Audit,
+    /// The secrets of the fleet, without their values.
+    Secrets,
+    SetSecret(String),
+    RemoveSecret(String),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -101,6 +105,9 @@ pub(super) fn find(method: &Method, path: &str) -> Found {
             ["tokens"] => Found::MethodNotAllowed { allow: "GET, HEAD, POST" },
             ["tokens", name, "revoke"] => write(Endpoint::RevokeToken(name.to_owned())),
             ["audit"] => read(Endpoint::Audit),
+            ["secrets"] => read(Endpoint::Secrets),
+            ["secrets", name] => write(Endpoint::SetSecret(name.to_owned())),
+            ["secrets", name, "remove"] => write(Endpoint::RemoveSecret(name.to_owned())),
             [] => Found::Nothing,
             _ => Found::Endpoint(Endpoint::Handler),
         },
@@ -130,6 +137,11 @@ mod tests {
             find(&Method::DELETE, "/admin/v1/releases"),
             Found::MethodNotAllowed { allow: "GET, HEAD, POST" }
         );
+        let secret = Endpoint::SetSecret("TOKEN".to_owned());
+        assert_eq!(find(&Method::POST, "/admin/v1/secrets/TOKEN"), Found::Endpoint(secret));
+        // Nothing answers with a value.
+        let no_value = Found::MethodNotAllowed { allow: "POST" };
+        assert_eq!(find(&Method::GET, "/admin/v1/secrets/TOKEN"), no_value);
         assert_eq!(find(&Method::POST, "/readyz"), Found::MethodNotAllowed { allow: "GET, HEAD" });
         for nothing in [
             "",
