@@ -12,6 +12,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 
 use crate::admin::{ADMIN_TOKEN, Admin};
@@ -282,6 +283,34 @@ impl Host {
             .expect("the command runs");
         let code = output.status.code().expect("it was not killed");
         (code, serde_json::from_slice(&output.stdout).unwrap_or_default())
+    }
+
+    /// The same, with these bytes on standard input. Returns the exit code, and everything that it printed.
+    pub async fn switchboard_fed(
+        &self,
+        variables: &[(&str, &str)],
+        input: &[u8],
+        arguments: &[&str],
+    ) -> (i32, String) {
+        let mut child = Command::new(paths::switchboard())
+            .args(arguments)
+            .env("SWITCHBOARD_ADMIN_LISTEN", self.admin_address.to_string())
+            .env("SWITCHBOARD_ADMIN_TOKEN", ADMIN_TOKEN)
+            .envs(variables.iter().copied())
+            .current_dir(self.directory.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the command runs");
+        let mut stdin = child.stdin.take().expect("a pipe");
+        // It may end without reading everything.
+        let _ = stdin.write_all(input).await;
+        drop(stdin);
+        let output = child.wait_with_output().await.expect("the command ends");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code().expect("it was not killed"), String::from_utf8_lossy(&text).into_owned())
     }
 
     /// Returns its exit code, and everything that it printed.

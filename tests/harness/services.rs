@@ -336,6 +336,11 @@ impl Postgres {
     }
 }
 
+/// The path of a program of Postgres.
+pub fn program(name: &str) -> String {
+    binary(name)
+}
+
 fn binary(name: &str) -> String {
     let path = server::postgres_program(name).unwrap_or_else(|error| panic!("{error}"));
     path.display().to_string()

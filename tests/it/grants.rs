@@ -56,6 +56,11 @@ async fn an_import_without_a_grant_is_refused() {
             let detail = host.admin.deploy(&less).await.expect_problem(422, "invalid")["detail"].to_string();
             assert!(detail.contains(&format!("grants.{without}")), "{without}: {detail}");
         }
+        let without_secrets = Release::guest("leaks").with_manifest(|manifest| {
+            manifest["grants"].as_table_mut().unwrap().remove("secrets");
+        });
+        let refused = host.admin.deploy(&without_secrets).await.expect_problem(422, "invalid");
+        assert!(refused["detail"].as_str().unwrap().contains("grants.secrets"), "{refused}");
     })
     .await;
 }

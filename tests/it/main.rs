@@ -57,6 +57,7 @@ mod retired;
 mod revocations;
 mod roles;
 mod search;
+mod secrets;
 mod sentinel;
 mod services;
 mod settings;

@@ -17,13 +17,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// A collector of the test, which accepts and keeps everything.
-struct Collector {
-    address: SocketAddr,
+pub(crate) struct Collector {
+    pub(crate) address: SocketAddr,
     documents: Arc<Mutex<Vec<Value>>>,
 }
 
 impl Collector {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound listener");
         let documents = Arc::<Mutex<Vec<Value>>>::default();
@@ -37,7 +37,12 @@ impl Collector {
         Self { address, documents }
     }
 
-    fn spans(&self) -> Vec<Value> {
+    /// Everything that it got.
+    pub(crate) fn text(&self) -> String {
+        serde_json::to_string(&*self.documents.lock().unwrap()).expect("JSON")
+    }
+
+    pub(crate) fn spans(&self) -> Vec<Value> {
         let documents = self.documents.lock().unwrap();
         let spans = documents.iter().flat_map(|document| {
             let of_node = &document["resourceSpans"][0];
