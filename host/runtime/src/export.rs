@@ -43,8 +43,8 @@ pub trait Calls: Send + Sync + 'static {
         input: &Self::Input,
     ) -> impl Future<Output = wasmtime::Result<Self::Output>> + Send;
 
-    /// Passes the sentences of the output that the host logs, stores or cuts to `conceal`, before they are cut.
-    /// Bodies, frames and headers are the handler's own affair.
+    /// Passes the sentences of the output that the host logs, stores or cuts to `conceal`, before they are
+    /// cut. Bodies, frames and headers are the handler's own affair.
     fn conceal(_: &mut Self::Output, _: impl Fn(&mut String)) {}
 
     /// Checks the output, and cuts its texts.
