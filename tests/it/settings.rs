@@ -99,6 +99,10 @@ async fn a_call_sees_one_set_of_settings() {
             manifest["grants"]["postgres"] = "send_message".into();
             manifest["limits"]["deadline_ms"] = 10_000.into();
         });
+        for name in ["PROBED", "DEFAULTED"] {
+            let (code, text) = host.switchboard_fed(&[], b"of this test", &["secret", "set", name]).await;
+            assert_eq!(code, 0, "{text}");
+        }
         host.admin.release(&probe).await;
         let mut ana = host.client("ana").await;
         let calls = json!({ "calls": [
