@@ -53,6 +53,25 @@ impl Sentinels {
         format!("redis-sentinel://{}/{SERVICE}", sentinels.join(","))
     }
 
+    /// For a node that asks only the last sentinel. `fail_over` asks the first.
+    pub fn url_of_last(&self) -> String {
+        format!("redis-sentinel://127.0.0.1:{}/{SERVICE}", self.last().port)
+    }
+
+    /// Stops the last sentinel, or lets it continue. The others are enough for a failover.
+    pub fn pause_last(&self, is_paused: bool) {
+        let port = self.last().port;
+        let pid = std::fs::read_to_string(self.directory.path().join(port.to_string()).join("pid"));
+        let pid = pid.expect("a sentinel writes its pid").trim().to_owned();
+        let signal = if is_paused { "-STOP" } else { "-CONT" };
+        let sent = std::process::Command::new("kill").args([signal, &pid]).status().expect("kill runs");
+        assert!(sent.success());
+    }
+
+    fn last(&self) -> &Server {
+        self.sentinels.last().expect("three sentinels")
+    }
+
     /// The address of the primary from the sentinels.
     pub async fn primary(&self) -> Option<u16> {
         let asked = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE];
@@ -127,10 +146,12 @@ impl Server {
         // A file of its own, because a sentinel writes into it.
         let file = own.join("sentinel.conf");
         let settings = format!(
-            "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor {SERVICE} 127.0.0.1 {primary} 2\n\
+            "port {port}\nbind 127.0.0.1\ndir {}\npidfile {}\n\
+             sentinel monitor {SERVICE} 127.0.0.1 {primary} 2\n\
              sentinel down-after-milliseconds {SERVICE} 1000\nsentinel failover-timeout {SERVICE} 3000\n\
              sentinel parallel-syncs {SERVICE} 1\n",
-            own.display()
+            own.display(),
+            own.join("pid").display()
         );
         std::fs::write(&file, settings).expect("a file");
         let arguments = [file.display().to_string(), "--sentinel".to_owned()];

@@ -516,6 +516,9 @@ pub const BUS_CONFIRM_WAIT: Duration = Duration::from_secs(2);
 /// Time for which an address stays subscribed after its last subscriber, so that a page reload costs Redis
 /// nothing.
 pub const BUS_IDLE_WAIT: Duration = Duration::from_secs(10);
+/// Wait after an announcement of lost publications until the rooms ask. Announcements of other nodes that
+/// arrive meanwhile need no further questions.
+pub const BUS_SUSPECT_WAIT: Duration = Duration::from_millis(500);
 /// Maximum number of addresses in one command to Redis that subscribes. More make more commands.
 pub const BUS_CHANNELS_PER_COMMAND_MAX: usize = 1000;
 /// Maximum number of messages that are handled at a time, before other work gets a turn.

@@ -3,7 +3,9 @@
 //! because a connection can stay open and healthy while Redis no longer delivers anything on it.
 //!
 //! The bus does not promise delivery. After each loss it subscribes to everything again and emits
-//! `BusEvent::Reconnected`. The rooms then ask for what they missed.
+//! `BusEvent::Reconnected`. The rooms then ask for what they missed. During a failover, a node may publish to
+//! the old primary while others already receive from the new one. So a node that publishes through another
+//! server than before announces it, and the rooms of all nodes ask.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -30,6 +30,8 @@ pub(crate) enum Envelope {
     /// On the control channel, before the wake or publication itself: a traced call on that node wakes these
     /// shards, or publishes to these addresses.
     Traced { node: Uuid, by: Context, shards: u64, addresses: Vec<Address> },
+    /// On the control channel: what a node has published last may have reached nobody.
+    PublicationsLost,
     /// On a node's own channel: its loopback heartbeat.
     Loopback(u64),
 }
@@ -189,6 +191,7 @@ mod kind {
     pub(super) const WAKE: u8 = 4;
     pub(super) const LOOPBACK: u8 = 5;
     pub(super) const TRACED: u8 = 6;
+    pub(super) const PUBLICATIONS_LOST: u8 = 7;
 }
 
 mod flag {
@@ -242,6 +245,7 @@ impl Envelope {
                 out.put_u64(*shards);
                 addresses.iter().for_each(|address| put_text(&mut out, address.as_str()));
             }
+            Self::PublicationsLost => put_head(&mut out, kind::PUBLICATIONS_LOST),
             Self::Loopback(number) => {
                 put_head(&mut out, kind::LOOPBACK);
                 out.put_u64(*number);
@@ -300,6 +304,7 @@ impl Envelope {
                 }
                 Ok(Self::Traced { node, by, shards, addresses })
             }
+            kind::PUBLICATIONS_LOST => Ok(Self::PublicationsLost),
             kind::LOOPBACK => bytes.try_get_u64().map(Self::Loopback).map_err(short),
             _ => Err(Malformed("no such kind")),
         }
@@ -529,6 +534,7 @@ mod tests {
                 shards: 5,
                 addresses: vec![Address::parse("conv:1").unwrap(), Address::parse("user:ană").unwrap()],
             },
+            Envelope::PublicationsLost,
             Envelope::Loopback(7),
         ] {
             assert_eq!(Envelope::decode(envelope.encode()), Ok(envelope));

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
@@ -66,16 +66,22 @@ impl Hub {
 
         let tasks = hub.tasks.get_mut();
         tasks.spawn(bus.clone().run_orders(orders));
+        tasks.spawn(bus.clone().announce_losses());
         let (of, woken, traces) = (local.clone(), wakes.clone(), tracer.clone());
+        let suspected = Arc::new(Notify::new());
+        let suspect = suspected.clone();
         tasks.spawn(bus.clone().listen(move |event| {
             let reconnected = matches!(event, BusEvent::Reconnected);
+            if matches!(event, BusEvent::Control(Envelope::PublicationsLost)) {
+                suspect.notify_one();
+            }
             receive(&of, &woken, &traces, node, event);
             if reconnected {
                 losses.send_modify(|count| *count += 1);
             }
         }));
         tasks.spawn(pass_wakes_on(wakes, bus.clone(), tracer, node));
-        tasks.spawn(HubTask { local, bus, retries, drained, emptied, ask }.run());
+        tasks.spawn(HubTask { local, bus, retries, drained, emptied, ask, suspected }.run());
         Self(Arc::new(hub))
     }
 
@@ -284,7 +290,7 @@ fn receive(local: &Local, wakes: &Wakes, tracer: &Tracer, node: NodeId, event: B
             tracer.announced(&wakes::shards(shards), addresses, by);
         }
         BusEvent::Reconnected => local.suspect_loss(),
-        // An envelope on the wrong kind of channel is ignored.
+        // The hub's task handles lost publications. An envelope on the wrong kind of channel is ignored.
         BusEvent::Address(..) | BusEvent::Control(_) => {}
     }
 }
@@ -323,7 +329,7 @@ fn within_bounds(page: Page) -> room::Page {
 }
 
 /// The hub's background task. It waits before it repeats requests for missed pushes, until it unsubscribes
-/// from idle addresses, and for outlets that have space again.
+/// from idle addresses, for outlets that have space again, and for announcements of lost publications.
 struct HubTask {
     local: Arc<Local>,
     bus: Bus,
@@ -331,12 +337,16 @@ struct HubTask {
     drained: mpsc::UnboundedReceiver<ConnectionId>,
     emptied: mpsc::UnboundedReceiver<Address>,
     ask: mpsc::UnboundedSender<Missing>,
+    /// A node announced that its publications may have reached nobody.
+    suspected: Arc<Notify>,
 }
 
 impl HubTask {
     async fn run(mut self) {
         let mut due: BTreeMap<(Instant, u64), Missing> = BTreeMap::new();
         let mut idle = Idle::default();
+        // After a failover each node of a fleet announces losses. The rooms then ask once and not for each.
+        let mut suspect_at = None;
         let mut count = 0;
         loop {
             let next_due = due.first_key_value().map(|((at, _), _)| *at);
@@ -353,6 +363,13 @@ impl HubTask {
                         // The receiver is dropped only when the process ends.
                         let _ = self.ask.send(missing);
                     }
+                }
+                () = self.suspected.notified(), if suspect_at.is_none() => {
+                    suspect_at = Some(Instant::now() + limits::BUS_SUSPECT_WAIT);
+                }
+                () = at(suspect_at) => {
+                    suspect_at = None;
+                    self.local.suspect_loss();
                 }
                 () = at(next_idle) => {
                     self.bus.unsubscribe_idle(&idle.take(), |address| self.local.has_room(address));

@@ -79,6 +79,8 @@ struct Inner {
     /// Sends every command if Redis is a cluster. Then `link` sends none, and only has the state of the
     /// cluster.
     cluster: Option<Cluster>,
+    /// The run id of the server that took the last publication.
+    publisher: watch::Sender<Option<Arc<str>>>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -103,7 +105,8 @@ impl Redis {
                 (None, spawn_tasks(link.clone(), endpoint.clone(), keyspace.clone(), tag))
             }
         };
-        Ok(Self(Arc::new(Inner { link, endpoint, keyspace, cluster, tasks })))
+        let publisher = watch::Sender::new(None);
+        Ok(Self(Arc::new(Inner { link, endpoint, keyspace, cluster, publisher, tasks })))
     }
 
     /// True when Redis takes commands now.
@@ -274,7 +277,9 @@ impl Redis {
         }
     }
 
-    /// Publishes messages of the bus in one round trip. The number of receivers is ignored.
+    /// Publishes messages of the bus in one round trip. The number of receivers is ignored. When the node
+    /// moves to another server before the replies are there, the result is `unavailable`: the server that
+    /// took the messages may have no subscribers any more.
     pub async fn publish(
         &self,
         messages: &[(impl AsRef<[u8]>, impl AsRef<[u8]>)],
@@ -293,13 +298,29 @@ impl Redis {
                 Some(cluster) => cluster.any_link()?,
                 None => self.0.link.clone(),
             };
+            let server = link.primary.borrow().clone();
             for reply in link.publish(&pipeline, messages.len(), deadline).await? {
                 if let Value::ServerError(error) = reply {
                     return Err(CommandError::Failed(error.to_string()));
                 }
             }
+            if *link.primary.borrow() != server {
+                return Err(CommandError::Unavailable);
+            }
+            self.0.publisher.send_if_modified(|last| {
+                let is_another = *last != server;
+                *last = server;
+                is_another
+            });
         }
         Ok(())
+    }
+
+    /// The run id of the server that took the last publication of this node. When it changes, the
+    /// publications before the change may have reached nobody: after a failover the old primary takes
+    /// publications until the node notices, and subscribers may have left it.
+    pub fn publisher(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.0.publisher.subscribe()
     }
 
     /// Opens the connection on which the bus receives messages.

@@ -74,6 +74,21 @@ impl Bus {
         }
     }
 
+    /// Announces to all nodes whenever this node publishes through another server than before, because the
+    /// last publications may have reached nobody. A node that has not followed to the new server needs no
+    /// announcement: its rooms ask as soon as it has followed. Runs until the future is dropped.
+    pub(crate) async fn announce_losses(self) {
+        let mut publisher = self.0.redis.publisher();
+        // The first server: nothing was published before.
+        let mut known = publisher.wait_for(Option::is_some).await.is_ok();
+        while known {
+            known = publisher.changed().await.is_ok();
+            while known && self.publish_control(&Envelope::PublicationsLost).await.is_err() {
+                tokio::time::sleep(limits::LOOPBACK_HEARTBEAT_EVERY).await;
+            }
+        }
+    }
+
     /// Receives on one connection until it ends.
     async fn receive_until_lost(
         &self,

@@ -141,6 +141,31 @@ async fn a_server_that_refuses_writes_takes_no_commands_but_carries_the_bus() {
     until(&redis, |health| *health == Health::Writable).await;
 }
 
+/// The bus announces a change, because the publications before it may have reached nobody.
+#[tokio::test]
+async fn the_server_that_took_the_last_publication_is_known() {
+    let (first, second) = (Private::new(), Private::new());
+    let address = Address::of(&first).await;
+    let url = format!("redis://:secret@127.0.0.1:{}", address.port);
+    let redis = Redis::connect(&config(url), fleet()).unwrap();
+    redis.up().await;
+    let mut publisher = redis.publisher();
+    assert_eq!(*publisher.borrow(), None);
+    for _ in 0..2 {
+        redis.publish(&[("c", "x")], soon()).await.unwrap();
+        assert!(publisher.borrow().is_some());
+    }
+    assert!(publisher.has_changed().unwrap());
+    let before = publisher.borrow_and_update().clone();
+
+    address.lead_to(&second);
+    first.say(&format!("REPLICAOF 127.0.0.1 {}", second.port)).await;
+    until(&redis, |health| matches!(health, Health::Away(_))).await;
+    redis.up().await;
+    redis.publish(&[("c", "x")], soon()).await.unwrap();
+    assert!(publisher.has_changed().unwrap() && *publisher.borrow() != before);
+}
+
 /// A script without the node's bounds: from another program.
 async fn run_for_ever(server: &Private, script: &str) -> JoinHandle<Result<redis::Value, redis::RedisError>> {
     server.say("CONFIG SET busy-reply-threshold 50").await;
