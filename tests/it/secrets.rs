@@ -343,6 +343,9 @@ async fn a_sentinel_is_found_nowhere() {
             }
         }
 
+        // A client types a placeholder. No replay may take it for the secret.
+        ana.post(&format!("{PATH}/log"), json!({ "typed": "[secret TOKEN]" })).await.expect(200);
+
         // A shadow that answers otherwise, with an example.
         let other = guest.with_manifest(|manifest| manifest["config"]["says"] = "other".into());
         host.admin.try_out(&other, "shadow=100").await.expect(200);
@@ -395,6 +398,7 @@ async fn a_sentinel_is_found_nowhere() {
             has(&log, form);
             assert!(recordings.iter().any(|text| text.contains(form)), "no recording has {form}");
         }
+        assert!(recordings.iter().any(|text| text.contains("[literal secret TOKEN]")), "a client typed it");
         for trigger in ["schedule", "event", "http"] {
             let of = |text: &&String| {
                 text.contains(&format!("trigger: \"{trigger}\"")) && text.contains("[secret ")

@@ -1,25 +1,25 @@
 //! Conceals values that a recording or a log line may not contain: secrets, and every setting that the
 //! manifest does not list as public. Each value is found as it is and in simple encodings ([`forms`]). A
 //! placeholder that names the value and its form replaces it, so that a replay can insert the value of its
-//! own release.
+//! own release. A text that only looks like a placeholder, because a client typed it for instance, is escaped
+//! in a recording ([`placeholders`]), so that no replay inserts a value there.
 //!
 //! It does not find a text that a handler derives in another way: a hash, a part, a cipher text.
 
 mod forms;
+mod placeholders;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, Match, MatchKind};
 use serde_json::{Value, json};
 
 use super::{Outcome, Recording};
 use switchboard_core::limits::SECRET_BYTES_MIN;
-use switchboard_core::manifest::{
-    PLACEHOLDER_PREFIX, SECRET_PLACEHOLDER_PREFIX, placeholder, secret_placeholder,
-};
+use switchboard_core::manifest::{PLACEHOLDER_PREFIX, placeholder, secret_placeholder};
 
 /// The host function that answers a setting.
 const CONFIG_GET: &str = "config.get";
@@ -53,6 +53,15 @@ struct Concealed {
     placeholder: Arc<str>,
 }
 
+/// Where a text comes from, which decides what a placeholder in it means.
+#[derive(Clone, Copy, PartialEq)]
+enum Origin {
+    /// From a recording or a log line: its placeholders stand for values.
+    Kept,
+    /// From a client, a guest or a service: what looks like a placeholder is their text.
+    Raw,
+}
+
 impl Secrets {
     /// Takes the `secrets`, and the values of those `settings` whose keys are not in `public`. The list names
     /// at most [`switchboard_core::limits::PUBLIC_SETTINGS_MAX`] keys.
@@ -83,11 +92,18 @@ impl Secrets {
         Self(Arc::new(inner))
     }
 
-    /// Returns the text with every value concealed.
+    /// Returns the text with every value concealed. Placeholders in it stay as they are.
     pub fn conceal_text<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        let Some(beginnings) = &self.0.beginnings else { return Cow::Borrowed(text) };
+        self.concealed(text, Origin::Kept)
+    }
+
+    fn concealed<'a>(&self, text: &'a str, origin: Origin) -> Cow<'a, str> {
         let (mut concealed, mut copied, mut at) = (String::new(), 0, 0);
-        while let Some(found) = beginnings.find(Input::new(text).span(at..text.len())) {
+        let copy = |to: &mut String, part: &str| match origin {
+            Origin::Kept => to.push_str(part),
+            Origin::Raw => placeholders::push_escaped(to, part),
+        };
+        while let Some(found) = self.0.beginning_from(text, at) {
             let begin = found.start();
             let Some(form) = self.0.form_at(found.pattern().as_usize(), &text[begin..]) else {
                 at = begin + 1;
@@ -95,36 +111,60 @@ impl Secrets {
             };
             let end = begin + form.text.len();
             // A value may be a part of a placeholder's own text.
-            if let Some(around) = self.0.placeholder_around(text, begin..end) {
+            if origin == Origin::Kept
+                && let Some(around) = self.0.placeholder_around(text, begin..end)
+            {
                 at = around.end;
                 continue;
             }
-            concealed.push_str(&text[copied..begin]);
+            copy(&mut concealed, &text[copied..begin]);
             concealed.push_str(&form.placeholder);
             (copied, at) = (end, end);
         }
-        if copied == 0 {
+        if copied == 0 && (origin == Origin::Kept || !placeholders::needs_escape(text)) {
             return Cow::Borrowed(text);
         }
-        concealed.push_str(&text[copied..]);
+        copy(&mut concealed, &text[copied..]);
         Cow::Owned(concealed)
     }
 
-    /// Conceals every text in a JSON value, at any depth.
+    /// Conceals every text in a JSON value, at any depth. Placeholders in it stay as they are.
     pub fn conceal(&self, value: &mut Value) {
         if self.0.beginnings.is_some() {
-            each_text(value, &mut |text| {
-                if let Cow::Owned(concealed) = self.conceal_text(text) {
-                    *text = concealed;
-                }
-            });
+            self.conceal_as(value, Origin::Kept);
         }
     }
 
-    /// Conceals input, host calls and outcome. The answers of `config.get` and `secrets.get` are concealed
-    /// whatever their length. A second run changes nothing.
+    /// The same for a value that no recording has contained yet. It escapes what looks like a placeholder,
+    /// because there is none in it. This happens without secrets too: the release that replays the call may
+    /// have some.
+    pub fn conceal_raw(&self, value: &mut Value) {
+        self.conceal_as(value, Origin::Raw);
+    }
+
+    fn conceal_as(&self, value: &mut Value, origin: Origin) {
+        each_text(value, &mut |text| {
+            if let Cow::Owned(concealed) = self.concealed(text, origin) {
+                *text = concealed;
+            }
+        });
+    }
+
+    /// Conceals input, host calls and outcome of a recording that may have placeholders. The answers of
+    /// `config.get` and `secrets.get` are concealed whatever their length. A second run changes nothing.
     pub fn conceal_recording(&self, recording: &mut Recording) {
-        self.conceal(&mut recording.input);
+        self.conceal_recording_as(recording, Origin::Kept);
+    }
+
+    /// The same for a recording that was just made, and must not run twice. Input and host calls have no
+    /// placeholders yet. The outcome may have some: the host conceals reasons before it cuts them. No replay
+    /// inserts values into an outcome.
+    pub fn conceal_new_recording(&self, recording: &mut Recording) {
+        self.conceal_recording_as(recording, Origin::Raw);
+    }
+
+    fn conceal_recording_as(&self, recording: &mut Recording, origin: Origin) {
+        self.conceal_as(&mut recording.input, origin);
         for exchange in &mut recording.exchanges {
             match (setting_of(exchange), secret_of(exchange), &mut exchange.answer) {
                 (Some(key), _, Some(answer @ Value::String(_))) if !self.0.public.contains(&key) => {
@@ -133,10 +173,10 @@ impl Secrets {
                 (_, Some(name), Some(answer)) if answer.get("Ok").is_some() => {
                     *answer = json!({ "Ok": secret_placeholder(&name) });
                 }
-                _ => {}
+                (_, _, Some(answer)) => self.conceal_as(answer, origin),
+                (_, _, None) => {}
             }
-            self.conceal(&mut exchange.args);
-            exchange.answer.iter_mut().for_each(|answer| self.conceal(answer));
+            self.conceal_as(&mut exchange.args, origin);
         }
         match &mut recording.outcome {
             Outcome::Returned(value) => self.conceal(value),
@@ -145,25 +185,39 @@ impl Secrets {
         }
     }
 
-    /// Replaces placeholders with the values, in the form that each placeholder names. A placeholder of a
-    /// value that this release does not have stays.
+    /// Makes the texts of a recorded value as they were: replaces placeholders with the values of this
+    /// release, in the form that each placeholder names, and removes the escapes. A placeholder of a value
+    /// that this release does not have stays. A second run could take a client's text for a placeholder.
     pub fn reveal(&self, value: &mut Value) {
-        each_text(value, &mut |text| {
-            let (mut revealed, mut copied) = (String::new(), 0);
-            let mut at = 0;
-            while let Some(Range { start, end }) = placeholder_from(text, at) {
-                at = start + 1;
-                if let Some(value) = self.0.revealed.get(&text[start..end]) {
-                    revealed.push_str(&text[copied..start]);
-                    revealed.push_str(value);
-                    (copied, at) = (end, end);
-                }
+        each_text(value, &mut |text| self.reveal_text(text, true));
+    }
+
+    /// Replaces placeholders and leaves the escapes, so that the value can be revealed again, with the values
+    /// of another release.
+    pub fn reveal_values(&self, value: &mut Value) {
+        each_text(value, &mut |text| self.reveal_text(text, false));
+    }
+
+    fn reveal_text(&self, text: &mut String, unescapes: bool) {
+        let (mut revealed, mut copied, mut at) = (String::new(), 0, 0);
+        while let Some(found) = text[at..].find('[') {
+            let begin = at + found;
+            at = begin + 1;
+            if unescapes && placeholders::is_escaped(&text[at..]) {
+                revealed.push_str(&text[copied..at]);
+                (copied, at) = (at + placeholders::ESCAPE.len(), at + placeholders::ESCAPE.len());
+            } else if let Some(length) = placeholders::length(&text[begin..], self.0.placeholder_bytes_max)
+                && let Some(value) = self.0.revealed.get(&text[begin..begin + length])
+            {
+                revealed.push_str(&text[copied..begin]);
+                revealed.push_str(value);
+                (copied, at) = (begin + length, begin + length);
             }
-            if copied > 0 {
-                revealed.push_str(&text[copied..]);
-                *text = revealed;
-            }
-        });
+        }
+        if copied > 0 {
+            revealed.push_str(&text[copied..]);
+            *text = revealed;
+        }
     }
 }
 
@@ -172,13 +226,13 @@ impl Inner {
         for form in forms::forms(value) {
             let (text, placeholder) = (form.text.into(), placeholder_of(&form.label).into());
             let form = Concealed { text, placeholder };
-            self.placeholder_bytes_max = self.placeholder_bytes_max.max(form.placeholder.len());
             self.revealed.insert(form.placeholder.clone(), form.text.clone());
             self.forms.push(form);
         }
     }
 
     fn build(&mut self) {
+        self.placeholder_bytes_max = self.revealed.keys().map(|known| known.len()).max().unwrap_or(0);
         if self.forms.is_empty() {
             return;
         }
@@ -215,37 +269,27 @@ impl Inner {
         self.beginnings = Some(automaton.expect("few values, and a few bytes of each"));
     }
 
+    /// The first beginning of a form at `at` or behind it.
+    fn beginning_from(&self, text: &str, at: usize) -> Option<Match> {
+        self.beginnings.as_ref()?.find(Input::new(text).span(at..text.len()))
+    }
+
     /// The longest form with which `text` begins.
     fn form_at(&self, beginning: usize, text: &str) -> Option<&Concealed> {
         let mut forms = self.candidates[beginning].iter().map(|&form| &self.forms[form]);
         forms.find(|form| text.starts_with(&*form.text))
     }
 
-    /// The known placeholder of which this range of the text is a part.
+    /// The known placeholder of which this range of the text is a part. It looks only as far as a placeholder
+    /// is long: a text may consist of thousands of values.
     fn placeholder_around(&self, text: &str, range: Range<usize>) -> Option<Range<usize>> {
-        let mut at = text.floor_char_boundary(range.start.saturating_sub(self.placeholder_bytes_max));
-        while let Some(span) = placeholder_from(text, at).filter(|span| span.start <= range.start) {
-            // A value may also contain a placeholder; then it is concealed.
-            if span.end >= range.end && self.revealed.contains_key(&text[span.clone()]) {
-                return Some(span);
-            }
-            at = span.start + 1;
-        }
-        None
-    }
-}
-
-/// The first text at `at` or behind it that looks like a placeholder. The begin of one without an end does
-/// not.
-fn placeholder_from(text: &str, mut at: usize) -> Option<Range<usize>> {
-    loop {
-        let begin = at + text[at..].find('[')?;
-        let rest = &text[begin..];
-        let is_one = rest.starts_with(PLACEHOLDER_PREFIX) || rest.starts_with(SECRET_PLACEHOLDER_PREFIX);
-        match rest.find(']') {
-            Some(end) if is_one => return Some(begin..begin + end + 1),
-            _ => at = begin + 1,
-        }
+        let most = self.placeholder_bytes_max;
+        let first = range.start.saturating_sub(most);
+        let begins = (first..=range.start).filter(|&at| text.as_bytes().get(at) == Some(&b'['));
+        let spans = begins.filter_map(|at| Some(at..at + placeholders::length(&text[at..], most)?));
+        let mut around = spans.filter(|span| span.end >= range.end);
+        // A value may also contain a placeholder; then it is concealed.
+        around.find(|span| self.revealed.contains_key(&text[span.clone()]))
     }
 }
 
@@ -353,6 +397,73 @@ mod tests {
     }
 
     #[test]
+    fn a_placeholder_that_a_client_typed_never_becomes_the_secret() {
+        let secrets = of_secret(b"s3cret-key");
+        let typed = json!({ "content": "[secret KEY], [secret KEY hex] and [literal secret KEY]" });
+        let raw = Recording {
+            handler: "hook".to_owned(),
+            release: None,
+            call: "c1".to_owned(),
+            trigger: "http".to_owned(),
+            scenario: None,
+            input: typed.clone(),
+            exchanges: vec![
+                exchange("secrets.get", json!({ "name": "KEY" }), json!({ "Ok": b"s3cret-key" })),
+                exchange("redis.command", json!({ "args": ["s3cret-key", "[secret KEY]"] }), typed.clone()),
+            ],
+            left_out: 0,
+            outcome: Outcome::Returned(json!("[secret KEY] s3cret-key")),
+        };
+        // The release that made the recording may have no secret, and the one that replays it has one.
+        for of_recording in [&secrets, &Secrets::default()] {
+            let mut kept = raw.clone();
+            of_recording.conceal_new_recording(&mut kept);
+            let escaped = "[literal secret KEY], [literal secret KEY hex] and [literal literal secret KEY]";
+            assert_eq!(kept.input["content"], escaped);
+            assert_eq!(kept.exchanges[0].answer, Some(json!({ "Ok": "[secret KEY]" })));
+            // A second search for values leaves the escapes.
+            let mut twice = kept.clone();
+            secrets.conceal_recording(&mut twice);
+            assert_eq!(twice.input, kept.input);
+            for value in [&mut kept.input, kept.exchanges[1].answer.as_mut().unwrap()] {
+                secrets.reveal(value);
+                assert_eq!(*value, typed, "it is what the client typed");
+            }
+        }
+        let mut kept = raw.clone();
+        secrets.conceal_new_recording(&mut kept);
+        assert_eq!(kept.exchanges[1].args["args"], json!(["[secret KEY]", "[literal secret KEY]"]));
+        assert_eq!(kept.outcome, Outcome::Returned(json!("[secret KEY] [secret KEY]")));
+        secrets.reveal(&mut kept.exchanges[1].args);
+        assert_eq!(kept.exchanges[1].args, raw.exchanges[1].args);
+        // Values of a test, and then those of its release.
+        let mut input = json!("[secret KEY] [literal secret KEY]");
+        secrets.reveal_values(&mut input);
+        assert_eq!(input, "s3cret-key [literal secret KEY]");
+        secrets.reveal(&mut input);
+        assert_eq!(input, "s3cret-key [secret KEY]");
+    }
+
+    /// The time must not rise with the square of the length: that is more than half a minute for each text.
+    #[test]
+    fn a_long_text_of_placeholders_or_values_takes_a_moment() {
+        let secrets = of_secret(b"s3cret-key");
+        let begun = std::time::Instant::now();
+        for end in ["", "]"] {
+            let text = "[setting ".repeat(400_000) + end;
+            let mut value = json!(text);
+            secrets.reveal(&mut value);
+            assert_eq!(value, text);
+            secrets.conceal_raw(&mut value);
+            secrets.reveal(&mut value);
+            assert_eq!(value, text);
+        }
+        let values = secrets.conceal_text(&"s3cret-key".repeat(400_000)).into_owned();
+        assert_eq!(values.len(), "[secret KEY]".len() * 400_000);
+        assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
+    }
+
+    #[test]
     fn a_value_inside_a_json_text_is_concealed_in_its_escaped_form() {
         let pem = "-----BEGIN KEY-----\nMIIB\"x\\\n";
         let settings: BTreeMap<_, _> = [("pem".to_owned(), pem.to_owned())].into();
@@ -444,6 +555,23 @@ mod tests {
                     prop_assert_eq!(revealed, json!(text), "{}", form.label);
                 }
             }
+        }
+
+        #[test]
+        fn a_raw_text_comes_back_as_it_was(
+            parts in prop::collection::vec(
+                prop::sample::select(vec![
+                    "[", "]", "secret ", "setting ", "literal ", "KEY", " hex", "s3cret-key", "\u{fc}",
+                ]),
+                0..12,
+            ),
+        ) {
+            let (secrets, text) = (of_secret(b"s3cret-key"), json!(parts.concat()));
+            let mut value = text.clone();
+            secrets.conceal_raw(&mut value);
+            prop_assert!(!value.to_string().contains("s3cret-key"), "{value}");
+            secrets.reveal(&mut value);
+            prop_assert_eq!(value, text);
         }
 
         #[test]
