@@ -94,8 +94,8 @@ pub struct Retired {
 }
 
 impl HandlerState {
-    /// The generation of the handler's last switch. A change names it, so that a concurrent change is
-    /// noticed.
+    /// The generation of the handler's last switch, or of its last change of settings or secrets. A change
+    /// names it, so that a switch since then is noticed.
     pub fn generation(&self) -> i64 {
         match self {
             Self::Unknown => 0,
@@ -505,9 +505,19 @@ impl Switch {
     pub async fn to(mut self, change: &Change<'_>) -> Result<SwitchResult, RepositoryError> {
         let attempt = "switch a release";
         let next = &change.to;
-        let before = handler_state(&mut self.tx, &next.name).await?;
-        if before.generation() != next.generation {
-            return Ok(SwitchResult::Lost { to: before.running().cloned() });
+        // The generation of the row also rises when settings or secrets change. That says nothing against this
+        // change. Each switch of a release has an entry in the history.
+        let is_lost: bool = sqlx::query_scalar(
+            "select exists (select from switchboard.history where name = $1 and generation > $2)",
+        )
+        .bind(&next.name)
+        .bind(next.generation)
+        .fetch_one(&mut *self.tx)
+        .await
+        .map_err(failed_to(attempt))?;
+        if is_lost {
+            let now = handler_state(&mut self.tx, &next.name).await?;
+            return Ok(SwitchResult::Lost { to: now.running().cloned() });
         }
         let generation: i64 = sqlx::query_scalar(
             "with counted as (update switchboard.fleet set generation = generation + 1 returning generation),
