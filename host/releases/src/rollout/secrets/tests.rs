@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use sqlx::PgPool;
 
+use super::super::Deployment;
 use super::super::tests::Node;
 use super::*;
 use crate::outcome::State;
@@ -104,7 +105,7 @@ async fn a_canary_and_a_shadow_get_the_value_too() {
         let [a, b] = two_nodes(&pool).await;
         a.deploy(&file("send", SEND, "without it")).await.unwrap();
         set(&a, b"first value").await.unwrap();
-        let canary = super::super::Deployment::Canary(10);
+        let canary = Deployment::Canary(10);
         a.rollout.deployer.deploy_beside(granted(), canary, origin()).await.unwrap();
         let outcome = set(&a, b"second value").await.unwrap();
         assert!(outcome.complete && outcome.nodes.len() == 2, "{outcome:?}");
@@ -116,6 +117,42 @@ async fn a_canary_and_a_shadow_get_the_value_too() {
         }
         a.stop().await;
         b.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_removed_secret_does_not_keep_a_candidate_alive() {
+    with_database(|pool| async move {
+        let node = Node::with(config(OLD, None), "a", &pool).await;
+        let deployer = &node.rollout.deployer;
+        set(&node, b"first value").await.unwrap();
+        node.deploy(&granted()).await.unwrap();
+        let candidate = file("send", SEND, "without it");
+        let running = node.runs("send").unwrap();
+        let beside = async |how| {
+            set(&node, b"first value").await.unwrap();
+            deployer.deploy_beside(candidate.clone(), how, origin()).await.unwrap();
+            deployer.remove_secret("TOKEN", true, origin()).await.unwrap();
+        };
+        let alone = || {
+            let entry = node.rollout.registry().current().by_name("send").expect("it runs").clone();
+            entry.digest == running && entry.canary.is_none() && entry.shadow.is_none()
+        };
+
+        beside(Deployment::Canary(50)).await;
+        assert!(!alone() && deployer.rollback("send", None, origin()).await.unwrap().complete && alone());
+        beside(Deployment::Canary(50)).await;
+        let named = deployer.rollback("send", Some(&running.short()), origin()).await.unwrap();
+        assert!(named.complete && alone(), "{named:?}");
+        beside(Deployment::Shadow(50)).await;
+        assert!(!alone() && deployer.unshadow("send", origin()).await.unwrap().complete && alone());
+
+        // A release that begins to run needs its secrets.
+        node.deploy(&candidate).await.unwrap();
+        let refused = deployer.rollback("send", Some(&running.short()), origin()).await.unwrap_err();
+        assert!(matches!(refused, Error::SecretsMissing(_)), "{refused}");
+        node.stop().await;
     })
     .await;
 }
