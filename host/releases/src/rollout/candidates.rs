@@ -94,8 +94,8 @@ impl<L: Load> Deployer<L> {
             _ => Running { canary: None, ..before },
         };
         let change = origin.change(action, to, digest, Some(ended.digest), None);
-        // No release begins to run, so nothing is checked: a secret that was removed or does not open must not
-        // keep a bad candidate alive.
+        // No release begins to run, so nothing is checked: a secret that was removed or does not open must
+        // not keep a bad candidate alive.
         self.switch(&change, None, origin.began).await
     }
 }

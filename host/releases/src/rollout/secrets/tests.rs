@@ -1,16 +1,20 @@
 //! Secrets in a fleet of several nodes in one process, with one real Postgres.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
 
 use sqlx::PgPool;
+use tokio::time::{sleep, timeout};
 
+use super::super::super::registry::Entry;
 use super::super::Deployment;
 use super::super::tests::Node;
 use super::*;
 use crate::outcome::State;
 use crate::repository::reseal_in;
 use crate::sealing::SealedError;
-use switchboard_testing::manifests::{SEND, file};
+use switchboard_testing::manifests::{Declared, SEND, file};
 use switchboard_testing::with_database;
 
 const OLD: &str = "the secret of the nodes, before it is changed";
@@ -36,10 +40,29 @@ async fn set(node: &Node, value: &[u8]) -> Result<SecretOutcome, Error> {
     node.rollout.deployer.set_secret("TOKEN", value, origin()).await
 }
 
+fn entry(node: &Node) -> Arc<Entry<Declared>> {
+    node.rollout.registry().current().by_name("send").expect("it runs").clone()
+}
+
 /// The value that calls of `send` on this node read.
 fn value(node: &Node) -> Option<Vec<u8>> {
-    let current = node.rollout.registry().current();
-    current.by_name("send").expect("it runs").running.inputs().secrets.remove("TOKEN")
+    entry(node).running.inputs().secrets.remove("TOKEN")
+}
+
+/// The error in the report of this node about `send`. It waits for a report.
+async fn reported_error(node: &Node) -> Option<String> {
+    let reported = timeout(Duration::from_secs(10), async {
+        loop {
+            let nodes = node.rollout.repository().nodes().await.unwrap();
+            let known = nodes.into_iter().find(|known| known.id == node.rollout.node.uuid());
+            let mut handlers = known.into_iter().flat_map(|known| known.handlers);
+            if let Some(report) = handlers.find(|handler| handler.name == "send") {
+                return report.error;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    });
+    reported.await.expect("a report")
 }
 
 fn loads(nodes: &[Node]) -> usize {
@@ -136,7 +159,7 @@ async fn a_removed_secret_does_not_keep_a_candidate_alive() {
             deployer.remove_secret("TOKEN", true, origin()).await.unwrap();
         };
         let alone = || {
-            let entry = node.rollout.registry().current().by_name("send").expect("it runs").clone();
+            let entry = entry(&node);
             entry.digest == running && entry.canary.is_none() && entry.shadow.is_none()
         };
 
@@ -237,6 +260,42 @@ async fn a_node_that_cannot_open_a_value_keeps_the_former_one_and_says_so() {
         assert!(set(&a, b"third value").await.unwrap().complete);
         assert_eq!((value(&a), value(&b)), (Some(b"third value".to_vec()), Some(b"third value".to_vec())));
         assert!(a.rollout.releases_missing().is_empty());
+        a.stop().await;
+        b.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_open_a_value_still_follows_switches() {
+    with_database(|pool| async move {
+        let (a, b) = (
+            Node::with(config(OLD, None), "a", &pool).await,
+            Node::with(config(NEW, Some(OLD)), "b", &pool).await,
+        );
+        set(&a, b"first value").await.unwrap();
+        a.deploy(&granted()).await.unwrap();
+        let candidate = file("send", SEND, "without it");
+        b.rollout.deployer.deploy_beside(candidate, Deployment::Canary(50), origin()).await.unwrap();
+        assert!(entry(&a).canary.is_some());
+        // The node `a` cannot open it.
+        assert!(!set(&b, b"second value").await.unwrap().complete);
+        let withdrawn = b.rollout.deployer.rollback("send", None, origin()).await.unwrap();
+        assert!(!withdrawn.complete, "{withdrawn:?}");
+        assert_eq!((entry(&a).canary.is_none(), entry(&a).generation), (true, withdrawn.generation));
+        assert_eq!(value(&a).as_deref(), Some(&b"first value"[..]), "it keeps the former value");
+        let [missing] = &a.rollout.releases_missing()[..] else { panic!("one handler") };
+        assert!(missing.contains("keeps its former settings") && missing.contains("TOKEN"), "{missing}");
+
+        // Postgres forgets the node, which then reports the same again.
+        let forget = sqlx::query("delete from switchboard.nodes where id = $1");
+        forget.bind(a.rollout.node.uuid()).execute(&pool).await.unwrap();
+        let error = reported_error(&a).await.unwrap_or_default();
+        assert!(error.contains("secret_previous"), "{error}");
+
+        assert!(set(&a, b"third value").await.unwrap().complete);
+        assert_eq!(value(&a).as_deref(), Some(&b"third value"[..]));
+        assert_eq!(reported_error(&a).await, None);
         a.stop().await;
         b.stop().await;
     })
