@@ -161,6 +161,10 @@ async fn the_secret_can_be_changed_while_nodes_serve() {
         for row in host.database.rows(others).await {
             host.database.run(&format!("drop database {}", row.get::<_, String>(0))).await;
         }
+        // Without the secret before, it would leave secrets that no node can read. It changes nothing.
+        let (code, text) = host.switchboard_fed(&variables[..2], b"", &["migrate", "--app", &app]).await;
+        assert!(code == 1 && text.contains("do not open: ODD_BYTES, PEM, TOKEN. Set"), "{code} {text}");
+        assert!(text.contains("--leave-secrets"), "{text}");
         let (code, text) = host.switchboard_fed(&variables, b"", &["migrate", "--app", &app]).await;
         assert!(code == 0 && text.contains("sealed 3 secrets again"), "{code} {text}");
         // Logins from here on need the new password.

@@ -114,6 +114,14 @@ pub enum Error {
     /// A secret does not open on this node.
     #[error(transparent)]
     Sealed(#[from] SealedError),
+    /// `switchboard migrate` cannot open secrets that were sealed under another `secret`.
+    #[error(
+        "no secret was sealed again, because these do not open: {names}. Set `secret` and `secret_previous` to the \
+         values of the nodes and run `migrate` again. With `migrate --leave-secrets` they stay as they are; set each \
+         again afterwards (`switchboard secret set NAME`)",
+        names = .0.iter().map(SealedError::listed).collect::<Vec<_>>().join(", ")
+    )]
+    SecretsUnopened(Vec<SealedError>),
     /// The fleet has switched, but Postgres failed while the node waited for the others.
     #[error("the secret {name} has changed, but it is unknown which nodes follow: {error}")]
     SecretNodesUnknown {

@@ -17,6 +17,7 @@ use switchboard_postgres as postgres;
 use switchboard_postgres::{owner, poll};
 
 mod files;
+mod key_change;
 mod nodes;
 mod secrets;
 mod settings;
@@ -24,10 +25,11 @@ mod shadows;
 mod signatures;
 
 pub use files::{FOUND_BY, GUARDED_BY, SkipReason};
-pub use nodes::{Node, NodeAnswer, NodeHandler, Report};
+pub use key_change::{Resealed, Unopened, check_secrets_open, reseal};
 #[cfg(test)]
-pub(crate) use secrets::reseal_in;
-pub use secrets::{Resealed, SecretChanged, SecretRecord, StoredSecret, reseal};
+pub(crate) use key_change::{check_in, reseal_in};
+pub use nodes::{Node, NodeAnswer, NodeHandler, Report};
+pub use secrets::{SecretChanged, SecretRecord, StoredSecret};
 pub use settings::{LiveSetting, LiveSettings, SettingChange, SettingsEvent};
 pub use shadows::ShadowReport;
 

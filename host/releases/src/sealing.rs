@@ -53,6 +53,16 @@ pub enum SealedError {
     Damaged(String),
 }
 
+impl SealedError {
+    /// The secret, for a list of several.
+    pub fn listed(&self) -> String {
+        match self {
+            Self::OtherKey(name) => name.clone(),
+            Self::Damaged(name) => format!("{name} (changed in Postgres)"),
+        }
+    }
+}
+
 impl Blamed for SealedError {
     fn blame(&self) -> Blame {
         Blame::Operator

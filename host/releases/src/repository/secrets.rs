@@ -2,18 +2,13 @@
 //! every handler with a release that is granted the secret, so that nodes make the terms of these releases
 //! again.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
-use sqlx::postgres::{PgConnection, PgRow};
-use sqlx::{Connection, Executor, Postgres, Row};
+use sqlx::postgres::PgRow;
+use sqlx::{Executor, Postgres, Row};
 
-use super::{Repository, RepositoryError, Switch, failed_to, of_postgres};
-use crate::Error;
+use super::{Repository, RepositoryError, Switch, failed_to};
 use crate::sealing::{Sealed, SealedError, Sealing};
-use switchboard_core::Error as ConfigError;
-use switchboard_core::config::Config;
-use switchboard_postgres::{owner, poll};
+use switchboard_postgres::poll;
 
 /// A stored secret, without its value. Times are RFC 3339, UTC, to the millisecond.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -198,78 +193,6 @@ impl Switch {
     }
 }
 
-/// The result of sealing all secrets again.
-#[derive(Debug, Default, PartialEq)]
-pub struct Resealed {
-    /// The number of secrets that had another key before.
-    pub count: usize,
-    /// The secrets that this process cannot open, with the reasons. They stay as they are.
-    pub unopened: Vec<SealedError>,
-}
-
-/// Seals all secrets under the key of `secret`, in one transaction, and makes it the key of the fleet. The
-/// values stay the same, so no node has to read them again.
-///
-/// # Errors
-/// A setting is missing, or Postgres fails. Then nothing has changed.
-pub async fn reseal(config: &Config) -> Result<Resealed, Error> {
-    let of_setting = |missing: ConfigError| Error::Host(missing.to_string());
-    let sealing = Sealing::of(config).map_err(of_setting)?;
-    let url = config.database_url().map_err(of_setting)?;
-    let connected = owner::connect(url, "switchboard migrate").await;
-    let mut connection =
-        connected.map_err(|error| of_postgres("connect for sealing the secrets again", &Arc::new(error)))?;
-    let resealed = reseal_in(&mut connection, &sealing).await;
-    let _ = connection.close().await;
-    Ok(resealed?)
-}
-
-pub(crate) async fn reseal_in(
-    connection: &mut PgConnection,
-    sealing: &Sealing,
-) -> Result<Resealed, RepositoryError> {
-    let attempt = "seal the secrets again";
-    let mut tx = connection.begin().await.map_err(failed_to(attempt))?;
-    // Nothing is set meanwhile.
-    sqlx::query("select from switchboard.fleet for update")
-        .execute(&mut *tx)
-        .await
-        .map_err(failed_to("lock the fleet for sealing the secrets again"))?;
-    let others =
-        sqlx::query("select name, version, key_id, sealed from switchboard.secrets where key_id <> $1")
-            .bind(sealing.key_id())
-            .try_map(stored)
-            .fetch_all(&mut *tx)
-            .await
-            .map_err(failed_to("read secrets"))?;
-    let mut resealed = Resealed::default();
-    for secret in others {
-        let value = match secret.open(sealing) {
-            Ok(value) => value,
-            Err(error) => {
-                resealed.unopened.push(error);
-                continue;
-            }
-        };
-        let sealed = sealing.seal(&secret.name, secret.version, &value, None);
-        sqlx::query("update switchboard.secrets set key_id = $2, sealed = $3 where name = $1")
-            .bind(&secret.name)
-            .bind(&sealed.key_id)
-            .bind(&sealed.bytes)
-            .execute(&mut *tx)
-            .await
-            .map_err(failed_to(attempt))?;
-        resealed.count += 1;
-    }
-    sqlx::query("update switchboard.fleet set secrets_key = $1")
-        .bind(sealing.key_id())
-        .execute(&mut *tx)
-        .await
-        .map_err(failed_to(attempt))?;
-    tx.commit().await.map_err(failed_to(attempt))?;
-    Ok(resealed)
-}
-
 async fn missing<'c>(
     executor: impl Executor<'c, Database = Postgres>,
     names: &[String],
@@ -287,7 +210,7 @@ async fn missing<'c>(
     .map_err(failed_to("read the names of secrets"))
 }
 
-fn stored(row: PgRow) -> Result<StoredSecret, sqlx::Error> {
+pub(super) fn stored(row: PgRow) -> Result<StoredSecret, sqlx::Error> {
     Ok(StoredSecret {
         name: row.try_get("name")?,
         version: row.try_get("version")?,

@@ -45,8 +45,8 @@ struct Failed {
 #[derive(Clone)]
 struct Lack {
     why: String,
-    /// True when the running release runs here, but with former inputs. Otherwise it does not load, or it runs
-    /// as it should and a candidate lacks something.
+    /// True when the running release runs here, but with former inputs. Otherwise it does not load, or it
+    /// runs as it should and a candidate lacks something.
     has_former_inputs: bool,
 }
 

@@ -12,7 +12,7 @@ use super::super::Deployment;
 use super::super::tests::Node;
 use super::*;
 use crate::outcome::State;
-use crate::repository::reseal_in;
+use crate::repository::{Unopened, check_in, reseal_in};
 use crate::sealing::SealedError;
 use switchboard_testing::manifests::{Declared, SEND, file};
 use switchboard_testing::with_database;
@@ -205,10 +205,11 @@ async fn the_secret_of_the_nodes_can_be_changed() {
         set(&old, b"first value").await.unwrap();
         old.deploy(&granted()).await.unwrap();
         // Before any `migrate`, the fleet has no key: an old node would not open what a new one seals.
-        let migrate = async |config: Config| {
+        let migrate_with = async |config: Config, unopened: Unopened| {
             let mut connection = pool.acquire().await.unwrap();
-            reseal_in(&mut connection, &Sealing::of(&config).unwrap()).await.unwrap()
+            reseal_in(&mut connection, &Sealing::of(&config).unwrap(), unopened).await
         };
+        let migrate = async |config: Config| migrate_with(config, Unopened::Refuse).await.unwrap();
         assert_eq!(migrate(config(OLD, None)).await.count, 0);
 
         // 1. The nodes get both, one after the other. All open what either of them seals.
@@ -228,10 +229,22 @@ async fn the_secret_of_the_nodes_can_be_changed() {
         assert!(set(&both, b"third value").await.unwrap().complete);
         assert_eq!(value(&new).as_deref(), Some(&b"third value"[..]));
 
+        // With a `secret` that opens nothing, `migrate` refuses and changes nothing.
+        let other = config("a secret that never sealed anything here", None);
+        let unopened = vec![SealedError::OtherKey("TOKEN".to_owned())];
+        let mut connection = pool.acquire().await.unwrap();
+        let checked = check_in(&mut connection, &Sealing::of(&other).unwrap()).await.unwrap_err();
+        drop(connection);
+        assert!(matches!(&checked, Error::SecretsUnopened(listed) if *listed == unopened), "{checked}");
+        assert!(checked.to_string().contains("do not open: TOKEN. Set"), "{checked}");
+        let refused = migrate_with(other.clone(), Unopened::Refuse).await.unwrap_err();
+        assert!(matches!(refused, Error::SecretsUnopened(_)), "{refused}");
+        assert!(set(&both, b"fourth value").await.unwrap().complete);
+        assert_eq!(value(&new).as_deref(), Some(&b"fourth value"[..]), "the key of the fleet is the same");
+
         // An operator who has lost the secret before keeps the rest, and is shown what to set again.
-        let other = "a secret that never sealed anything here";
-        let resealed = migrate(config(other, None)).await;
-        assert_eq!(resealed.unopened, [SealedError::OtherKey("TOKEN".to_owned())]);
+        let resealed = migrate_with(other, Unopened::Leave).await.unwrap();
+        assert_eq!((resealed.count, resealed.unopened), (0, unopened));
         both.stop().await;
         new.stop().await;
     })
