@@ -114,6 +114,12 @@ pub enum Error {
     /// A secret does not open on this node.
     #[error(transparent)]
     Sealed(#[from] SealedError),
+    /// The node would seal with a key that the others may not have.
+    #[error(
+        "this node has another `secret` than the last `switchboard migrate`, so the other nodes could not open the value: \
+         ask another node, or correct `secret` of this one"
+    )]
+    OtherFleetKey,
     /// `switchboard migrate` cannot open secrets that were sealed under another `secret`.
     #[error(
         "no secret was sealed again, because these do not open: {names}. Set `secret` and `secret_previous` to the \

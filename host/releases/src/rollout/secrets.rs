@@ -66,6 +66,9 @@ impl<L: Load> Deployer<L> {
             return Err(Error::TooManySecrets);
         }
         let (version, key) = switch.next_secret(name).await?;
+        if key.as_deref().is_some_and(|key| !sealing.has(key)) {
+            return Err(Error::OtherFleetKey);
+        }
         let sealed = sealing.seal(name, version, value, key.as_deref());
         let secret = StoredSecret { name: name.to_owned(), version, sealed };
         let changed = switch.set_secret(&secret, origin.by).await?;

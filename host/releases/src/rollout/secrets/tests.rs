@@ -252,6 +252,29 @@ async fn the_secret_of_the_nodes_can_be_changed() {
 }
 
 #[tokio::test]
+async fn a_node_with_another_secret_than_the_fleet_sets_nothing() {
+    with_database(|pool| async move {
+        let right = Node::with(config(OLD, None), "a", &pool).await;
+        let mut connection = pool.acquire().await.unwrap();
+        let sealing = Sealing::of(&config(OLD, None)).unwrap();
+        reseal_in(&mut connection, &sealing, Unopened::Refuse).await.unwrap();
+        drop(connection);
+        set(&right, b"first value").await.unwrap();
+        right.deploy(&granted()).await.unwrap();
+        // One mistake on one node must not make the others lose their readiness.
+        let wrong = Node::with(config(NEW, None), "b", &pool).await;
+        let refused = set(&wrong, b"second value").await.unwrap_err();
+        assert!(matches!(refused, Error::OtherFleetKey), "{refused}");
+        assert_eq!(refused.problem().status, 409);
+        assert_eq!(value(&right).as_deref(), Some(&b"first value"[..]));
+        assert!(right.rollout.releases_missing().is_empty());
+        right.stop().await;
+        wrong.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_node_that_cannot_open_a_value_keeps_the_former_one_and_says_so() {
     with_database(|pool| async move {
         let (a, b) = (
