@@ -106,10 +106,12 @@ impl Switch {
         missing(&mut *self.tx, names).await
     }
 
-    /// Returns the version that the next value of this secret has, and the id of the key of the fleet.
+    /// Returns the version that the next value of this secret has, and the id of the key of the fleet. No
+    /// secret gets a version that it had before it was removed.
     pub async fn next_secret(&mut self, name: &str) -> Result<(i64, Option<String>), RepositoryError> {
         let row = sqlx::query(
-            "select coalesce((select version from switchboard.secrets where name = $1), 0) + 1 as version,
+            "select coalesce((select version from switchboard.secrets where name = $1), secrets_removed_version) + 1
+                      as version,
                     secrets_key from switchboard.fleet",
         )
         .bind(name)
@@ -145,12 +147,16 @@ impl Switch {
 
     /// Removes the secret and commits. None: it was not set, and nothing changed.
     pub async fn remove_secret(mut self, name: &str) -> Result<Option<SecretChanged>, RepositoryError> {
-        let removed = sqlx::query("delete from switchboard.secrets where name = $1")
-            .bind(name)
-            .execute(&mut *self.tx)
-            .await
-            .map_err(failed_to("remove a secret"))?;
-        if removed.rows_affected() == 0 {
+        let remembered = sqlx::query(
+            "with removed as (delete from switchboard.secrets where name = $1 returning version)
+             update switchboard.fleet
+             set secrets_removed_version = greatest(secrets_removed_version, removed.version) from removed",
+        )
+        .bind(name)
+        .execute(&mut *self.tx)
+        .await
+        .map_err(failed_to("remove a secret"))?;
+        if remembered.rows_affected() == 0 {
             return Ok(None);
         }
         self.change_secret(name, None, "").await.map(Some)

@@ -13,7 +13,7 @@ use super::super::tests::Node;
 use super::*;
 use crate::outcome::State;
 use crate::repository::{Unopened, check_in, reseal_in};
-use crate::sealing::SealedError;
+use crate::sealing::{Sealed, SealedError};
 use switchboard_testing::manifests::{Declared, SEND, file};
 use switchboard_testing::with_database;
 
@@ -270,6 +270,27 @@ async fn a_node_with_another_secret_than_the_fleet_sets_nothing() {
         assert!(right.rollout.releases_missing().is_empty());
         right.stop().await;
         wrong.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_value_of_before_a_removal_never_opens_again() {
+    with_database(|pool| async move {
+        let node = Node::with(config(OLD, None), "a", &pool).await;
+        set(&node, b"first value").await.unwrap();
+        let [before] = &node.rollout.repository().secrets(&["TOKEN".to_owned()]).await.unwrap()[..] else {
+            panic!("one secret")
+        };
+        node.rollout.deployer.remove_secret("TOKEN", false, origin()).await.unwrap();
+        assert_eq!(set(&node, b"second value").await.unwrap().version, Some(2));
+        // Somebody who can write to the table puts the old value in the place of the new one.
+        let forge = sqlx::query("update switchboard.secrets set sealed = $1, key_id = $2");
+        let Sealed { bytes, key_id } = &before.sealed;
+        forge.bind(bytes).bind(key_id).execute(&pool).await.unwrap();
+        let refused = node.deploy(&granted()).await.unwrap_err();
+        assert!(matches!(refused, Error::Sealed(SealedError::Damaged(_))), "{refused}");
+        node.stop().await;
     })
     .await;
 }
