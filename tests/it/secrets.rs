@@ -91,6 +91,19 @@ async fn a_secret_is_on_every_node_within_a_second() {
         for node in [&*host, &second, &third] {
             assert_eq!(answered(&node.rest("ana")).await.len(), 3, "two secrets and the setting");
         }
+        // The operator sees that it is missing.
+        let releases = host.admin.rest().get("/admin/v1/releases?handler=leaks").await.expect(200);
+        let digest = releases["releases"][0]["release"].as_str().expect("a digest");
+        let digest = digest.trim_start_matches("sha256:");
+        let missing = "TOKEN is not set, and a release of leaks that runs is granted it";
+        for (command, expected, shown) in [
+            (&["secret", "list"][..], 0, missing),
+            (&["status"], 1, missing),
+            (&["inspect", digest], 0, "ODD_BYTES, PEM, TOKEN (not set)"),
+        ] {
+            let (code, text) = host.switchboard_fed(&[], b"", command).await;
+            assert!(code == expected && text.contains(shown), "{command:?}: {code} {text}");
+        }
         // The audit has the changes, and no value.
         let audit = host.admin.rest().get("/admin/v1/audit").await.expect(200).to_string();
         assert!(

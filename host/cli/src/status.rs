@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::client::{Client, Where};
+use super::secret::{self, Secrets};
 use super::{Failure, Output, page, releases};
 use switchboard_core::config::Config;
 use switchboard_postgres::outbox::Lag;
-use switchboard_releases::repository::{Node, ReleaseRecord};
+use switchboard_releases::repository::{MissingSecret, Node, ReleaseRecord};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -57,6 +58,8 @@ struct Fleet {
     /// The releases that the fleet should run.
     releases: Vec<ReleaseRecord>,
     consumers: Vec<Lag>,
+    /// The secrets that these releases are granted, and that are not set.
+    missing_secrets: Vec<MissingSecret>,
 }
 
 pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
@@ -97,14 +100,17 @@ impl Fleet {
         let Nodes { nodes } = client.get("/admin/v1/nodes").await?;
         let Releases { mut releases } = client.get("/admin/v1/releases?current=true").await?;
         let Consumers { consumers } = client.get("/admin/v1/consumers").await?;
+        let Secrets { missing: missing_secrets, .. } = Secrets::ask(client).await?;
         releases.sort_by(|a, b| (&a.name, !a.current).cmp(&(&b.name, !b.current)));
-        Ok(Self { nodes, releases, consumers })
+        Ok(Self { nodes, releases, consumers, missing_secrets })
     }
 
     /// A node that ends in order removes itself from the list, so a silent one has died or is cut off. Parked
-    /// events do not count as a problem.
+    /// events do not count as a problem. A missing secret does: calls that need it fail.
     fn is_well(&self) -> bool {
-        self.nodes.iter().all(|node| node.live) && self.behind().next().is_none()
+        self.nodes.iter().all(|node| node.live)
+            && self.behind().next().is_none()
+            && self.missing_secrets.is_empty()
     }
 
     /// Live nodes that do not run the fleet's releases.
@@ -151,6 +157,7 @@ impl Fleet {
             .collect();
         lines.push(page::table(&rows));
         lines.extend(self.behind());
+        lines.extend(secret::missing(&self.missing_secrets).map(|line| format!("  {line}")));
 
         if !self.consumers.is_empty() {
             lines.push("\noutbox".to_owned());
@@ -197,4 +204,27 @@ fn consumer_row(consumer: &Lag) -> Vec<String> {
         some(consumer.retries, "to try again"),
         some(consumer.failed, "failed"),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_that_is_not_set_is_a_problem() {
+        let mut fleet = Fleet {
+            nodes: Vec::new(),
+            releases: Vec::new(),
+            consumers: Vec::new(),
+            missing_secrets: vec![MissingSecret { name: "KEY".into(), used_by: vec!["push".into()] }],
+        };
+        let lines = fleet.lines();
+        assert!(
+            lines.iter().any(|line| line.starts_with("  KEY is not set, and a release of push")),
+            "{lines:?}"
+        );
+        assert!(!fleet.is_well());
+        fleet.missing_secrets.clear();
+        assert!(fleet.is_well());
+    }
 }

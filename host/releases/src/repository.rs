@@ -29,7 +29,7 @@ pub use key_change::{Resealed, Unopened, check_secrets_open, reseal};
 #[cfg(test)]
 pub(crate) use key_change::{check_in, reseal_in};
 pub use nodes::{Node, NodeAnswer, NodeHandler, Report};
-pub use secrets::{SecretChanged, SecretRecord, StoredSecret};
+pub use secrets::{MissingSecret, SecretChanged, SecretRecord, StoredSecret};
 pub use settings::{LiveSetting, LiveSettings, SettingChange, SettingsEvent};
 pub use shadows::ShadowReport;
 

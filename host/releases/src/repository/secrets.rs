@@ -23,6 +23,14 @@ pub struct SecretRecord {
     pub used_by: Vec<String>,
 }
 
+/// A secret that releases are granted which run, as a canary or a shadow too, and that no operator has set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MissingSecret {
+    pub name: String,
+    /// The handlers of these releases. Their calls get the answer `missing`.
+    pub used_by: Vec<String>,
+}
+
 /// A stored secret with its sealed value.
 #[derive(Clone)]
 pub struct StoredSecret {
@@ -70,6 +78,24 @@ impl Repository {
     /// Returns those of these names that no operator has set.
     pub async fn secrets_missing(&self, names: &[String]) -> Result<Vec<String>, RepositoryError> {
         missing(&self.pool, names).await
+    }
+
+    /// Returns the secrets that are granted to what the fleet runs and that no operator has set, by name.
+    pub async fn secrets_wanted(&self) -> Result<Vec<MissingSecret>, RepositoryError> {
+        sqlx::query(
+            "select granted.name, array_agg(distinct w.name order by w.name) as used_by
+             from switchboard.running w
+             join switchboard.releases r on r.digest in (w.digest, w.canary, w.shadow)
+             cross join lateral jsonb_array_elements_text(r.manifest -> 'grants' -> 'secrets') as granted (name)
+             where not exists (select from switchboard.secrets s where s.name = granted.name)
+             group by granted.name order by granted.name",
+        )
+        .try_map(|row: PgRow| {
+            Ok(MissingSecret { name: row.try_get("name")?, used_by: row.try_get("used_by")? })
+        })
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed_to("find the secrets that are not set"))
     }
 
     /// Returns all secrets, by name.

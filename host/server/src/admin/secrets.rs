@@ -15,9 +15,12 @@ use switchboard_releases::Origin;
 use switchboard_runtime::Load;
 
 impl<L: Load> Admin<L> {
+    /// The secrets that are set, and those that releases are granted which run and that are not set.
     pub(super) async fn secrets(&self, request: &AdminRequest) -> Result<Answer, Problem> {
-        let secrets = self.rollout.repository().secrets_listed().await.map_err(unavailable)?;
-        Ok(request.json(&json!({ "secrets": secrets })))
+        let repository = self.rollout.repository();
+        let secrets = repository.secrets_listed().await.map_err(unavailable)?;
+        let missing = repository.secrets_wanted().await.map_err(unavailable)?;
+        Ok(request.json(&json!({ "secrets": secrets, "missing": missing })))
     }
 
     /// The body is the value, byte for byte.
