@@ -151,7 +151,7 @@ impl<L: Load> Fleet<L> {
     async fn with_present_inputs(&self, release: Arc<L::Release>) -> Result<Arc<L::Release>, Error> {
         let _one_at_a_time = self.applying.lock().await;
         let inputs = self.inputs(release.manifest()).await?;
-        self.loader.apply(&release, &inputs)?;
+        self.loader.apply(&release, inputs).await?;
         Ok(release)
     }
 
