@@ -158,6 +158,29 @@ async fn what_breaks_a_rule_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_value_that_breaks_a_grant_to_fetch_is_refused() {
+    with_database(|pool| async move {
+        let node = Node::start("a", &pool).await;
+        let granted = |url: &str| {
+            let grant = format!("[grants]\nfetch = [{{ methods = [\"GET\"], url = \"{url}\" }}]");
+            file("send", &format!("{SEND}\n[config]\nbase = \"https://x.example\"\n{grant}"), url)
+        };
+        node.deploy(&granted("{base}/*")).await.unwrap();
+        // No node could use it, so all nodes would keep the former settings, and none would be ready.
+        let refused = node.change(set(&[("base", "s3cret.example")])).await.unwrap_err();
+        assert!(matches!(refused, Error::Setting(SettingError::Invalid(_))), "{refused}");
+        let why = refused.to_string();
+        assert!(why.contains("with the present values of base") && !why.contains("s3cret"), "{why}");
+        node.change(set(&[("base", "https://y.example")])).await.unwrap();
+
+        let refused = node.deploy(&granted("https://{base}/*")).await.unwrap_err();
+        assert!(matches!(refused, Error::Setting(SettingError::Fetches { .. })), "{refused}");
+        node.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn all_settings_together_are_bounded() {
     with_database(|pool| async move {
         let node = Node::start("a", &pool).await;
