@@ -507,9 +507,10 @@ impl Switch {
     pub async fn to(mut self, change: &Change<'_>) -> Result<SwitchResult, RepositoryError> {
         let attempt = "switch a release";
         let next = &change.to;
+        let now = handler_state(&mut self.tx, &next.name).await?;
         // The generation of the row also rises when settings or secrets change. That says nothing against this
         // change. Each switch of a release has an entry in the history.
-        let is_lost: bool = sqlx::query_scalar(
+        let has_switched: bool = sqlx::query_scalar(
             "select exists (select from switchboard.history where name = $1 and generation > $2)",
         )
         .bind(&next.name)
@@ -517,8 +518,8 @@ impl Switch {
         .fetch_one(&mut *self.tx)
         .await
         .map_err(failed_to(attempt))?;
-        if is_lost {
-            let now = handler_state(&mut self.tx, &next.name).await?;
+        // It is lower only after a failover to a replica that lagged.
+        if has_switched || now.generation() < next.generation {
             return Ok(SwitchResult::Lost { to: now.running().cloned() });
         }
         let generation: i64 = sqlx::query_scalar(
