@@ -113,7 +113,7 @@ impl Fleet {
             && self.missing_secrets.is_empty()
     }
 
-    /// Live nodes that do not run the fleet's releases.
+    /// Live nodes that do not run the fleet's releases, or not with the present settings and secrets.
     fn behind(&self) -> impl Iterator<Item = String> {
         let live = self.nodes.iter().filter(|node| node.live);
         live.flat_map(|node| {
@@ -121,7 +121,8 @@ impl Fleet {
                 let here = node.handlers.iter().find(|handler| handler.name == release.name);
                 let runs = here.and_then(|handler| handler.digest);
                 if runs == Some(release.digest) {
-                    return None;
+                    let why = here.and_then(|handler| handler.error.as_deref())?;
+                    return Some(format!("  {} runs {}, but: {why}", node.address, release.name));
                 }
                 let runs = runs.map_or_else(|| "no release".to_owned(), |digest| digest.short());
                 let why = here.and_then(|handler| handler.error.as_deref()).unwrap_or("not there yet");
@@ -208,7 +209,54 @@ fn consumer_row(consumer: &Lag) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
+    use switchboard_core::ids::Digest;
+    use switchboard_releases::repository::NodeHandler;
+
+    #[test]
+    fn a_node_with_former_settings_is_a_problem() {
+        let digest = Digest::of(b"a release");
+        let release = ReleaseRecord {
+            name: "push".into(),
+            digest,
+            bytes: 7,
+            by: "ana".into(),
+            note: None,
+            at: "2026-11-20T12:00:00.000Z".into(),
+            current: true,
+            canary_percent: None,
+            shadow_percent: None,
+        };
+        let node = Node {
+            id: Uuid::nil(),
+            address: "10.0.0.1:9090".into(),
+            version: "1.0.0".into(),
+            started_at: "2026-11-20T12:00:00.000Z".into(),
+            heartbeat_age_ms: 10,
+            connections: 3,
+            live: true,
+            handlers: vec![NodeHandler {
+                name: "push".into(),
+                generation: 7,
+                digest: Some(digest),
+                error: Some("the secret KEY does not open".into()),
+                overrides: Vec::new(),
+            }],
+        };
+        let mut fleet = Fleet {
+            nodes: vec![node],
+            releases: vec![release],
+            consumers: Vec::new(),
+            missing_secrets: Vec::new(),
+        };
+        let behind: Vec<String> = fleet.behind().collect();
+        assert_eq!(behind, ["  10.0.0.1:9090 runs push, but: the secret KEY does not open"]);
+        assert!(!fleet.is_well());
+        fleet.nodes[0].handlers[0].error = None;
+        assert!(fleet.is_well());
+    }
 
     #[test]
     fn a_secret_that_is_not_set_is_a_problem() {
