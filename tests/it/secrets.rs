@@ -107,7 +107,9 @@ async fn a_secret_is_on_every_node_within_a_second() {
         // The audit has the changes, and no value.
         let audit = host.admin.rest().get("/admin/v1/audit").await.expect(200).to_string();
         assert!(
-            audit.contains("POST /admin/v1/secrets/TOKEN/remove") && audit.contains("version 10"),
+            audit.contains("POST /admin/v1/secrets/TOKEN/remove")
+                && audit.contains("version 10")
+                && audit.contains("\"force\""),
             "{audit}"
         );
         assert!(!audit.contains("value number"), "{audit}");

@@ -40,12 +40,15 @@ impl<L: Load> Admin<L> {
 
     /// `{"force": true}` removes a secret that a running release needs.
     pub(super) async fn remove_secret(&self, name: &str, request: AdminRequest) -> Result<Answer, Problem> {
-        let (id, by) = (request.id.clone(), request.by.name.clone());
+        let (id, by, detail) = (request.id.clone(), request.by.name.clone(), request.detail.clone());
         let force = match request.fields().await?.get("force") {
             None | Some(Value::Null) => false,
             Some(Value::Bool(force)) => *force,
             Some(_) => return Err(Code::Invalid.problem("`force` must be true or false").field("force")),
         };
+        if force {
+            detail.set("force");
+        }
         let removed = self.rollout.deployer.remove_secret(name, force, Origin::new(&by, None)).await;
         let outcome = removed.map_err(refused)?;
         info!(request_id = %id, by, secret = name, force, "an operator has removed the secret {name}");
