@@ -89,7 +89,7 @@ pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(),
         }
         Command::Set { name, at } => {
             let path = path(&name)?;
-            let value = value(out)?;
+            let value = value_of_stdin(out)?;
             Client::of(config, &at).post_bytes(&path, value.into()).await?
         }
         Command::Remove { name, force, at } => {
@@ -111,8 +111,9 @@ fn path(name: &str) -> Result<String, Error> {
     }
 }
 
-/// Reads standard input, up to a byte more than a secret may have: the node then names the rule.
-fn value(out: &Output) -> Result<Vec<u8>, Failure> {
+/// Reads the value of a secret or of a setting from standard input, up to a byte more than it may have: the
+/// node then names the rule.
+pub(crate) fn value_of_stdin(out: &Output) -> Result<Vec<u8>, Failure> {
     let stdin = io::stdin().lock();
     let is_terminal = stdin.is_terminal();
     if is_terminal {
@@ -120,7 +121,7 @@ fn value(out: &Output) -> Result<Vec<u8>, Failure> {
     }
     let mut value = Vec::new();
     stdin
-        .take(limits::SECRET_BYTES_MAX as u64 + 1)
+        .take(limits::SECRET_BYTES_MAX.max(limits::SETTING_BYTES_MAX) as u64 + 1)
         .read_to_end(&mut value)
         .map_err(|error| Failure::failed(format!("cannot read the value from standard input: {error}")))?;
     if is_terminal && value.ends_with(b"\n") {
