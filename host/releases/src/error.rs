@@ -102,6 +102,12 @@ pub enum Error {
         max = limits::SECRET_BYTES_MAX
     )]
     SecretSize(usize),
+    #[error(
+        "the secrets that a release of {handler} is granted would have {bytes} bytes together, and the maximum is {max}: \
+         grant fewer names, or set shorter values",
+        max = limits::SECRETS_BYTES_MAX
+    )]
+    SecretsTooLarge { handler: String, bytes: i64 },
     #[error("the fleet has {max} secrets, its maximum: remove one that no release needs", max = limits::SECRETS_MAX)]
     TooManySecrets,
     #[error("no secret {0} is set")]

@@ -157,6 +157,38 @@ impl Switch {
             .map_err(failed_to("count the secrets"))
     }
 
+    /// Returns the size of those of these secrets that are set.
+    pub async fn secrets_bytes(&mut self, names: &[String]) -> Result<i64, RepositoryError> {
+        sqlx::query_scalar(
+            "select coalesce(sum(octet_length(sealed) - 28), 0)::bigint from switchboard.secrets
+             where name = any($1)",
+        )
+        .bind(names)
+        .fetch_one(&mut *self.tx)
+        .await
+        .map_err(failed_to("add up the secrets"))
+    }
+
+    /// Of the releases that run and are granted this secret, finds the one whose other secrets are the
+    /// largest. Returns its handler and the size of the others.
+    pub async fn largest_user_of_secret(
+        &mut self,
+        name: &str,
+    ) -> Result<Option<(String, i64)>, RepositoryError> {
+        sqlx::query_as(
+            "select w.name, coalesce(sum(octet_length(s.sealed) - 28), 0)::bigint as others
+             from switchboard.running w
+             join switchboard.releases r on r.digest in (w.digest, w.canary, w.shadow)
+             left join switchboard.secrets s on s.name <> $1 and r.manifest -> 'grants' -> 'secrets' ? s.name
+             where r.manifest -> 'grants' -> 'secrets' ? $1
+             group by w.name, r.digest order by others desc limit 1",
+        )
+        .bind(name)
+        .fetch_optional(&mut *self.tx)
+        .await
+        .map_err(failed_to("add up the secrets"))
+    }
+
     /// Returns the handlers with a release that is granted the secret, by name.
     pub async fn users_of_secret(&mut self, name: &str) -> Result<Vec<String>, RepositoryError> {
         sqlx::query_scalar(USERS)

@@ -132,6 +132,10 @@ impl<L: Load> Deployer<L> {
             if !missing.is_empty() {
                 return Err(Error::SecretsMissing(missing));
             }
+            let bytes = switch.secrets_bytes(&manifest.grants.secrets).await?;
+            if bytes > limits::SECRETS_BYTES_MAX {
+                return Err(Error::SecretsTooLarge { handler: manifest.name.clone(), bytes });
+            }
             let declared = switch.running().await?;
             if matches!(change.action, Action::Canary | Action::Shadow) {
                 let runs = declared.iter().find(|(running, _)| running.name == change.to.name);

@@ -197,6 +197,32 @@ async fn what_is_no_secret_is_refused() {
     .await;
 }
 
+#[tokio::test]
+async fn the_secrets_of_a_release_are_bounded_together() {
+    with_database(|pool| async move {
+        let node = Node::with(config(OLD, None), "a", &pool).await;
+        let set = async |name: &str, bytes: usize| {
+            node.rollout.deployer.set_secret(name, &vec![7; bytes], origin()).await
+        };
+        let names = ["K0", "K1", "K2", "K3", "K4"];
+        for name in names {
+            set(name, limits::SECRET_BYTES_MAX).await.unwrap();
+        }
+        let granted = file("send", &format!("{SEND}\n[grants]\nsecrets = {names:?}"), "all");
+        let refused = node.deploy(&granted).await.unwrap_err();
+        assert!(matches!(refused, Error::SecretsTooLarge { bytes: 81_920, .. }), "{refused}");
+
+        set("K3", limits::SECRET_BYTES_MAX - limits::SECRET_BYTES_MIN).await.unwrap();
+        set("K4", limits::SECRET_BYTES_MIN).await.unwrap();
+        node.deploy(&granted).await.unwrap();
+        set("K4", limits::SECRET_BYTES_MIN).await.unwrap();
+        let refused = set("K4", limits::SECRET_BYTES_MIN + 1).await.unwrap_err();
+        assert!(refused.to_string().contains("a release of send is granted would have 65537"), "{refused}");
+        node.stop().await;
+    })
+    .await;
+}
+
 /// The three steps of a change of `secret`, while nodes of both kinds serve.
 #[tokio::test]
 async fn the_secret_of_the_nodes_can_be_changed() {
