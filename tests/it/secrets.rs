@@ -91,10 +91,25 @@ async fn a_secret_is_on_every_node_within_a_second() {
         for node in [&*host, &second, &third] {
             assert_eq!(answered(&node.rest("ana")).await.len(), 3, "two secrets and the setting");
         }
+        // The operator sees that it is missing.
+        let releases = host.admin.rest().get("/admin/v1/releases?handler=leaks").await.expect(200);
+        let digest = releases["releases"][0]["release"].as_str().expect("a digest");
+        let digest = digest.trim_start_matches("sha256:");
+        let missing = "TOKEN is not set, and a release of leaks that runs is granted it";
+        for (command, expected, shown) in [
+            (&["secret", "list"][..], 0, missing),
+            (&["status"], 1, missing),
+            (&["inspect", digest], 0, "ODD_BYTES, PEM, TOKEN (not set)"),
+        ] {
+            let (code, text) = host.switchboard_fed(&[], b"", command).await;
+            assert!(code == expected && text.contains(shown), "{command:?}: {code} {text}");
+        }
         // The audit has the changes, and no value.
         let audit = host.admin.rest().get("/admin/v1/audit").await.expect(200).to_string();
         assert!(
-            audit.contains("POST /admin/v1/secrets/TOKEN/remove") && audit.contains("version 10"),
+            audit.contains("POST /admin/v1/secrets/TOKEN/remove")
+                && audit.contains("version 10")
+                && audit.contains("\"force\""),
             "{audit}"
         );
         assert!(!audit.contains("value number"), "{audit}");
@@ -161,6 +176,10 @@ async fn the_secret_can_be_changed_while_nodes_serve() {
         for row in host.database.rows(others).await {
             host.database.run(&format!("drop database {}", row.get::<_, String>(0))).await;
         }
+        // Without the secret before, it would leave secrets that no node can read. It changes nothing.
+        let (code, text) = host.switchboard_fed(&variables[..2], b"", &["migrate", "--app", &app]).await;
+        assert!(code == 1 && text.contains("do not open: ODD_BYTES, PEM, TOKEN. Set"), "{code} {text}");
+        assert!(text.contains("--leave-secrets"), "{text}");
         let (code, text) = host.switchboard_fed(&variables, b"", &["migrate", "--app", &app]).await;
         assert!(code == 0 && text.contains("sealed 3 secrets again"), "{code} {text}");
         // Logins from here on need the new password.
@@ -343,6 +362,9 @@ async fn a_sentinel_is_found_nowhere() {
             }
         }
 
+        // A client types a placeholder. No replay may take it for the secret.
+        ana.post(&format!("{PATH}/log"), json!({ "typed": "[secret TOKEN]" })).await.expect(200);
+
         // A shadow that answers otherwise, with an example.
         let other = guest.with_manifest(|manifest| manifest["config"]["says"] = "other".into());
         host.admin.try_out(&other, "shadow=100").await.expect(200);
@@ -395,6 +417,7 @@ async fn a_sentinel_is_found_nowhere() {
             has(&log, form);
             assert!(recordings.iter().any(|text| text.contains(form)), "no recording has {form}");
         }
+        assert!(recordings.iter().any(|text| text.contains("[literal secret TOKEN]")), "a client typed it");
         for trigger in ["schedule", "event", "http"] {
             let of = |text: &&String| {
                 text.contains(&format!("trigger: \"{trigger}\"")) && text.contains("[secret ")

@@ -79,6 +79,17 @@ async fn a_change_is_on_all_nodes_within_a_second_and_needs_no_restart() {
         }
         assert_eq!(host.current("moody").await, release.digest());
         assert_eq!(host.admin.metric("switchboard_releases_loaded").await, loaded, "nothing was loaded");
+        // A value that no other user of the machine may see is not on the command line.
+        let set = ["config", "set", "moody", "says", "--stdin"];
+        let (code, text) = host.switchboard_fed(&[], "-w\u{f6}rd-".as_bytes(), &set).await;
+        assert_eq!((code, says(host).await.as_str()), (0, "-w\u{f6}rd-"), "{text}");
+        let (code, text) = host.switchboard_fed(&[], b"\xff", &set).await;
+        assert!(code == 1 && text.contains("is not UTF-8"), "{code} {text}");
+        for wrong in [&set[..4], &["config", "set", "moody", "says", "hello", "--stdin"]] {
+            assert_eq!(host.switchboard_fed(&[], b"", wrong).await.0, 2, "{wrong:?}");
+        }
+        let (code, outcome) = host.switchboard(&["config", "set", "moody", "says", "hello", "--json"]).await;
+        assert_eq!(code, 0, "{outcome}");
 
         // A node that starts later has it too.
         let late = host.another_node().await;

@@ -17,6 +17,7 @@ use super::serve::Node;
 use super::{Failure, Output, deploy, page, sign};
 use switchboard_core::config::Config;
 use switchboard_postgres::migrate::Claim;
+use switchboard_releases::repository::Unopened;
 use switchboard_releases::signature::{Signature, Trust};
 use switchboard_server::app;
 use watch::Watch;
@@ -49,7 +50,7 @@ pub(crate) async fn run(args: Args, config: Config, out: &Output) -> Result<(), 
     // Start before the first build, so that changes during it are not missed.
     let watch = Watch::start(&args.from)?;
     let first = build(&args.from).await;
-    migrate::migrate(&config, &migrations, Claim::IfUnused, out).await?;
+    migrate::migrate(&config, &migrations, Claim::IfUnused, Unopened::Refuse, out).await?;
 
     let client = Client::of(&config, &Where::default());
     let mut node = std::pin::pin!(app::serve(config));

@@ -1,11 +1,13 @@
 //! `switchboard inspect`: shows what a release answers, may use, and how much, from its file or from a fleet.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use serde::Serialize;
 use wasmparser::{Parser, Payload};
 
-use super::client::{Where, release};
+use super::client::{Client, Where, release};
+use super::secret::Secrets;
 use super::{Failure, Output, page};
 use switchboard_core::config::Config;
 use switchboard_core::ids::Digest;
@@ -28,12 +30,24 @@ struct Document {
     imports: Vec<String>,
     exports: Vec<String>,
     manifest: Manifest,
+    /// The granted secrets that are not set in the fleet which stores the release. None for a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missing_secrets: Option<Vec<String>>,
 }
 
 pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
     let bytes = release(config, &args.at, &args.release).await?;
     let file = ReleaseFile::parse(bytes)?;
     let (imports, exports) = border(&file.bytes)?;
+    let granted = &file.manifest.grants.secrets;
+    let missing_secrets = match Path::new(&args.release).exists() || granted.is_empty() {
+        true => None,
+        false => {
+            let Secrets { secrets, .. } = Secrets::ask(&Client::of(config, &args.at)).await?;
+            let is_set = |name: &String| secrets.iter().any(|secret| secret.name == *name);
+            Some(granted.iter().filter(|&name| !is_set(name)).cloned().collect())
+        }
+    };
     let document = Document {
         handler: file.manifest.name.clone(),
         release: file.digest,
@@ -41,6 +55,7 @@ pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(),
         imports,
         exports,
         manifest: file.manifest.to_show(),
+        missing_secrets,
     };
     out.answer(&document, text(&document)?);
     Ok(())
@@ -126,7 +141,11 @@ fn text(document: &Document) -> Result<String, Failure> {
     for (at, grant) in grants.fetch.iter().enumerate() {
         row(if at == 0 { "fetches" } else { "" }, grant.to_string());
     }
-    row("secrets", grants.secrets.join(", "));
+    let secret = |name: &String| match &document.missing_secrets {
+        Some(missing) if missing.contains(name) => format!("{name} (not set)"),
+        _ => name.clone(),
+    };
+    row("secrets", grants.secrets.iter().map(secret).collect::<Vec<_>>().join(", "));
     row(
         "limits",
         format!(

@@ -8,7 +8,8 @@ use super::{Failure, Output, page};
 use switchboard_core::config::Config;
 use switchboard_postgres::Migrations;
 use switchboard_postgres::migrate::{self, Claim};
-use switchboard_releases::repository;
+use switchboard_releases::Error;
+use switchboard_releases::repository::{self, Unopened};
 
 /// The directory of the application's migrations, unless a flag names another one.
 const APP_DIRECTORY: &str = "migrations/app";
@@ -22,6 +23,10 @@ pub(crate) struct Args {
     /// have the same secret.
     #[arg(long)]
     take_roles: bool,
+    /// Go on although secrets do not open under `secret` or `secret_previous`. They stay as they are, and no
+    /// node can read them until they are set again.
+    #[arg(long)]
+    leave_secrets: bool,
 }
 
 /// The application whose migrations run after those of the host.
@@ -63,8 +68,9 @@ fn found(handlers: Option<&Path>) -> Result<PathBuf, Failure> {
 
 pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
     let claim = if args.take_roles { Claim::Take } else { Claim::IfUnused };
+    let unopened = if args.leave_secrets { Unopened::Leave } else { Unopened::Refuse };
     let migrations = args.app.migrations(config.handlers_dir.as_deref())?;
-    migrate(config, &migrations, claim, out).await?;
+    migrate(config, &migrations, claim, unopened, out).await?;
     out.answer(&json!({ "migrated": true }), "the database is up to date");
     Ok(())
 }
@@ -75,13 +81,21 @@ pub(crate) async fn migrate(
     config: &Config,
     migrations: &Migrations,
     claim: Claim,
+    unopened: Unopened,
     out: &Output,
 ) -> Result<(), Failure> {
+    // Checked before anything is changed: with a wrong `secret`, the nodes could not log in any more. The
+    // migration itself meets every other failure, and names its reason.
+    if unopened == Unopened::Refuse
+        && let Err(refused @ Error::SecretsUnopened(_)) = repository::check_secrets_open(config).await
+    {
+        return Err(refused.into());
+    }
     let migrated = migrate::run_with(config, migrations, claim).await?;
     if let Some(warning) = migrated.warning() {
         out.progress(format_args!("warning: {warning}"));
     }
-    let resealed = repository::reseal(config).await?;
+    let resealed = repository::reseal(config, unopened).await?;
     if resealed.count > 0 {
         out.progress(format_args!("sealed {} again", page::count(resealed.count, "secret")));
     }

@@ -5,15 +5,16 @@
 use std::io::{self, IsTerminal, Read};
 
 use clap::Subcommand;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::client::{Client, Where};
 use super::{Failure, Output, deploy, page};
 use switchboard_core::config::Config;
 use switchboard_core::limits;
-use switchboard_releases::SecretOutcome;
-use switchboard_releases::repository::SecretRecord;
+use switchboard_core::manifest::is_secret_name;
+use switchboard_releases::repository::{MissingSecret, SecretRecord};
+use switchboard_releases::{Error, SecretOutcome};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -48,24 +49,51 @@ enum Command {
     },
 }
 
-#[derive(Deserialize)]
-struct Listed {
-    secrets: Vec<SecretRecord>,
+/// The secrets of the fleet.
+#[derive(Deserialize, Serialize)]
+pub(crate) struct Secrets {
+    /// Those that are set.
+    pub secrets: Vec<SecretRecord>,
+    /// Those that releases are granted which run, and that are not set.
+    #[serde(default)]
+    pub missing: Vec<MissingSecret>,
+}
+
+impl Secrets {
+    pub(crate) async fn ask(client: &Client) -> Result<Self, Failure> {
+        client.get("/admin/v1/secrets").await
+    }
+
+    fn text(&self) -> String {
+        let missing = missing(&self.missing);
+        [table(&self.secrets)].into_iter().chain(missing).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// One line for each secret that is not set: which handlers lack it, and what to do.
+pub(crate) fn missing(missing: &[MissingSecret]) -> impl Iterator<Item = String> {
+    missing.iter().map(|MissingSecret { name, used_by }| {
+        format!(
+            "{name} is not set, and a release of {} that runs is granted it: switchboard secret set {name}",
+            used_by.join(", ")
+        )
+    })
 }
 
 pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
     let outcome: SecretOutcome = match args.command {
         Command::List { at } => {
-            let Listed { secrets } = Client::of(config, &at).get("/admin/v1/secrets").await?;
-            out.answer(&json!({ "secrets": secrets }), table(&secrets));
+            let secrets = Secrets::ask(&Client::of(config, &at)).await?;
+            out.answer(&secrets, secrets.text());
             return Ok(());
         }
         Command::Set { name, at } => {
-            let value = value(out)?;
-            Client::of(config, &at).post_bytes(&path(&name), value.into()).await?
+            let path = path(&name)?;
+            let value = value_of_stdin(out)?;
+            Client::of(config, &at).post_bytes(&path, value.into()).await?
         }
         Command::Remove { name, force, at } => {
-            let path = format!("{}/remove", path(&name));
+            let path = format!("{}/remove", path(&name)?);
             Client::of(config, &at).post(&path, &json!({ "force": force })).await?
         }
     };
@@ -73,12 +101,19 @@ pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(),
     if outcome.complete { Ok(()) } else { Err(Failure::Answered) }
 }
 
-fn path(name: &str) -> String {
-    format!("/admin/v1/secrets/{}", page::escape(name))
+/// The path of a secret. A name that is none may be a value (`secret set TOKEN=…`). It is not sent, because
+/// the node would write it into its audit.
+fn path(name: &str) -> Result<String, Error> {
+    if is_secret_name(name) {
+        Ok(format!("/admin/v1/secrets/{name}"))
+    } else {
+        Err(Error::SecretName(name.to_owned()))
+    }
 }
 
-/// Reads standard input, up to a byte more than a secret may have: the node then names the rule.
-fn value(out: &Output) -> Result<Vec<u8>, Failure> {
+/// Reads the value of a secret or of a setting from standard input, up to a byte more than it may have: the
+/// node then names the rule.
+pub(crate) fn value_of_stdin(out: &Output) -> Result<Vec<u8>, Failure> {
     let stdin = io::stdin().lock();
     let is_terminal = stdin.is_terminal();
     if is_terminal {
@@ -86,7 +121,7 @@ fn value(out: &Output) -> Result<Vec<u8>, Failure> {
     }
     let mut value = Vec::new();
     stdin
-        .take(limits::SECRET_BYTES_MAX as u64 + 1)
+        .take(limits::SECRET_BYTES_MAX.max(limits::SETTING_BYTES_MAX) as u64 + 1)
         .read_to_end(&mut value)
         .map_err(|error| Failure::failed(format!("cannot read the value from standard input: {error}")))?;
     if is_terminal && value.ends_with(b"\n") {
@@ -135,6 +170,26 @@ mod tests {
 
     use super::*;
     use switchboard_releases::{NodeOutcome, State};
+
+    #[test]
+    fn a_name_that_may_be_a_value_is_not_sent() {
+        assert_eq!(path("TOKEN_2").unwrap(), "/admin/v1/secrets/TOKEN_2");
+        for name in ["TOKEN=abc", "", "token", "TOKEN/remove"] {
+            assert!(matches!(path(name), Err(Error::SecretName(_))), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_list_names_what_is_not_set() {
+        let missing =
+            vec![MissingSecret { name: "KEY".into(), used_by: vec!["directory".into(), "push".into()] }];
+        let list = Secrets { secrets: Vec::new(), missing };
+        assert_eq!(
+            list.text(),
+            "no secrets\nKEY is not set, and a release of directory, push that runs is granted it: switchboard secret \
+             set KEY"
+        );
+    }
 
     #[test]
     fn an_outcome_reads_as_a_sentence_and_names_who_is_behind() {

@@ -10,6 +10,7 @@ use super::migrate::{self, App};
 use super::{Failure, Output};
 use switchboard_core::config::{Config, RecordedCalls};
 use switchboard_postgres::migrate::Claim;
+use switchboard_releases::repository::Unopened;
 use switchboard_server::app;
 
 #[derive(clap::Args)]
@@ -60,7 +61,7 @@ pub(crate) async fn run(args: Args, config: Config, out: &Output) -> Result<(), 
     config.handlers_dir = args.handlers.or(config.handlers_dir);
     if args.migrate {
         let migrations = args.app.migrations(config.handlers_dir.as_deref())?;
-        migrate::migrate(&config, &migrations, Claim::IfUnused, out).await?;
+        migrate::migrate(&config, &migrations, Claim::IfUnused, Unopened::Refuse, out).await?;
         out.progress("the database is up to date");
     }
     Ok(app::serve(config).await?)

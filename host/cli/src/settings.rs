@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::client::{Client, Where};
-use super::{Failure, Output, deploy, page};
+use super::{Failure, Output, deploy, page, secret};
 use switchboard_core::config::Config;
 use switchboard_releases::{
     SettingSource, SettingView, SettingsChange, SettingsOutcome, SettingsView, ShownChange, State,
@@ -21,12 +21,16 @@ pub(crate) struct Args {
 
 #[derive(clap::Subcommand)]
 enum What {
-    /// Set a setting. Other users of this machine can read a command line, so it is not for secrets.
+    /// Set a setting. Other users of this machine can read a command line: give a value that is not public on
+    /// standard input.
     Set {
         handler: String,
         key: String,
-        #[arg(allow_hyphen_values = true)]
-        value: String,
+        #[arg(allow_hyphen_values = true, required_unless_present = "stdin")]
+        value: Option<String>,
+        /// The value is standard input, byte for byte.
+        #[arg(long, conflicts_with = "value")]
+        stdin: bool,
         #[command(flatten)]
         change: Change,
     },
@@ -81,7 +85,12 @@ struct History {
 
 pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
     match args.what {
-        What::Set { handler, key, value, change } => {
+        What::Set { handler, key, value, stdin: _, change } => {
+            let of_stdin = || {
+                String::from_utf8(secret::value_of_stdin(out)?)
+                    .map_err(|_| Failure::failed("the value on standard input is not UTF-8, as a setting is"))
+            };
+            let value = value.map_or_else(of_stdin, Ok)?;
             let set: BTreeMap<String, String> = [(key, value)].into();
             change.ask(&handler, json!({ "set": set }), config, out).await
         }

@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::client::{Client, Where};
+use super::secret::{self, Secrets};
 use super::{Failure, Output, page, releases};
 use switchboard_core::config::Config;
 use switchboard_postgres::outbox::Lag;
-use switchboard_releases::repository::{Node, ReleaseRecord};
+use switchboard_releases::repository::{MissingSecret, Node, ReleaseRecord};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -57,6 +58,8 @@ struct Fleet {
     /// The releases that the fleet should run.
     releases: Vec<ReleaseRecord>,
     consumers: Vec<Lag>,
+    /// The secrets that these releases are granted, and that are not set.
+    missing_secrets: Vec<MissingSecret>,
 }
 
 pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
@@ -97,17 +100,20 @@ impl Fleet {
         let Nodes { nodes } = client.get("/admin/v1/nodes").await?;
         let Releases { mut releases } = client.get("/admin/v1/releases?current=true").await?;
         let Consumers { consumers } = client.get("/admin/v1/consumers").await?;
+        let Secrets { missing: missing_secrets, .. } = Secrets::ask(client).await?;
         releases.sort_by(|a, b| (&a.name, !a.current).cmp(&(&b.name, !b.current)));
-        Ok(Self { nodes, releases, consumers })
+        Ok(Self { nodes, releases, consumers, missing_secrets })
     }
 
     /// A node that ends in order removes itself from the list, so a silent one has died or is cut off. Parked
-    /// events do not count as a problem.
+    /// events do not count as a problem. A missing secret does: calls that need it fail.
     fn is_well(&self) -> bool {
-        self.nodes.iter().all(|node| node.live) && self.behind().next().is_none()
+        self.nodes.iter().all(|node| node.live)
+            && self.behind().next().is_none()
+            && self.missing_secrets.is_empty()
     }
 
-    /// Live nodes that do not run the fleet's releases.
+    /// Live nodes that do not run the fleet's releases, or not with the present settings and secrets.
     fn behind(&self) -> impl Iterator<Item = String> {
         let live = self.nodes.iter().filter(|node| node.live);
         live.flat_map(|node| {
@@ -115,7 +121,8 @@ impl Fleet {
                 let here = node.handlers.iter().find(|handler| handler.name == release.name);
                 let runs = here.and_then(|handler| handler.digest);
                 if runs == Some(release.digest) {
-                    return None;
+                    let why = here.and_then(|handler| handler.error.as_deref())?;
+                    return Some(format!("  {} runs {}, but: {why}", node.address, release.name));
                 }
                 let runs = runs.map_or_else(|| "no release".to_owned(), |digest| digest.short());
                 let why = here.and_then(|handler| handler.error.as_deref()).unwrap_or("not there yet");
@@ -151,6 +158,7 @@ impl Fleet {
             .collect();
         lines.push(page::table(&rows));
         lines.extend(self.behind());
+        lines.extend(secret::missing(&self.missing_secrets).map(|line| format!("  {line}")));
 
         if !self.consumers.is_empty() {
             lines.push("\noutbox".to_owned());
@@ -197,4 +205,74 @@ fn consumer_row(consumer: &Lag) -> Vec<String> {
         some(consumer.retries, "to try again"),
         some(consumer.failed, "failed"),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use switchboard_core::ids::Digest;
+    use switchboard_releases::repository::NodeHandler;
+
+    #[test]
+    fn a_node_with_former_settings_is_a_problem() {
+        let digest = Digest::of(b"a release");
+        let release = ReleaseRecord {
+            name: "push".into(),
+            digest,
+            bytes: 7,
+            by: "ana".into(),
+            note: None,
+            at: "2026-11-20T12:00:00.000Z".into(),
+            current: true,
+            canary_percent: None,
+            shadow_percent: None,
+        };
+        let node = Node {
+            id: Uuid::nil(),
+            address: "10.0.0.1:9090".into(),
+            version: "1.0.0".into(),
+            started_at: "2026-11-20T12:00:00.000Z".into(),
+            heartbeat_age_ms: 10,
+            connections: 3,
+            live: true,
+            handlers: vec![NodeHandler {
+                name: "push".into(),
+                generation: 7,
+                digest: Some(digest),
+                error: Some("the secret KEY does not open".into()),
+                overrides: Vec::new(),
+            }],
+        };
+        let mut fleet = Fleet {
+            nodes: vec![node],
+            releases: vec![release],
+            consumers: Vec::new(),
+            missing_secrets: Vec::new(),
+        };
+        let behind: Vec<String> = fleet.behind().collect();
+        assert_eq!(behind, ["  10.0.0.1:9090 runs push, but: the secret KEY does not open"]);
+        assert!(!fleet.is_well());
+        fleet.nodes[0].handlers[0].error = None;
+        assert!(fleet.is_well());
+    }
+
+    #[test]
+    fn a_secret_that_is_not_set_is_a_problem() {
+        let mut fleet = Fleet {
+            nodes: Vec::new(),
+            releases: Vec::new(),
+            consumers: Vec::new(),
+            missing_secrets: vec![MissingSecret { name: "KEY".into(), used_by: vec!["push".into()] }],
+        };
+        let lines = fleet.lines();
+        assert!(
+            lines.iter().any(|line| line.starts_with("  KEY is not set, and a release of push")),
+            "{lines:?}"
+        );
+        assert!(!fleet.is_well());
+        fleet.missing_secrets.clear();
+        assert!(fleet.is_well());
+    }
 }

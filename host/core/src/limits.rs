@@ -668,6 +668,9 @@ pub const SIGNATURES_MAX: usize = 16;
 pub const SECRETS_MAX: i64 = 256;
 /// Maximum size of a secret. A larger one is refused.
 pub const SECRET_BYTES_MAX: usize = 16 * 1024;
+/// Maximum size of the secrets together that a release is granted, because a node keeps up to 100 bytes of
+/// encodings for each byte of each loaded release. A deploy, or a value, that exceeds it is refused.
+pub const SECRETS_BYTES_MAX: i64 = 64 * 1024;
 
 /// Maximum size of all live settings of a handler together, because each change stores them all. A change
 /// beyond it is refused.

@@ -84,7 +84,8 @@ pub async fn again(handler: &Handler, recorded: &Recording) -> Result<Recording,
     let values = Values::of(handler, recorded.scenario.as_ref());
     let concealed = values.concealed.clone();
     let mut input = recorded.input.clone();
-    concealed.reveal(&mut input);
+    // The runtime removes the escapes, when it inserts the values of the release.
+    concealed.reveal_values(&mut input);
     let mut got = handler.play(&recorded.trigger, input, Player::of(recorded, values)).await?;
     // The release has the values of its manifest, and not those of the scenario.
     concealed.conceal_recording(&mut got);

@@ -37,6 +37,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             concurrency: 32,
             bytes_max: limits::FETCH_BYTES_MAX,
             deadline: tokio::time::Instant::now() + Duration::from_secs(10),
+            conceal: &str::to_owned,
         };
         let response = outbound.send(&allowed, request).await.map_err(|error| format!("{error:?}"))?;
         if response.status != 200 { Err(format!("status {}", response.status)) } else { Ok(begun.elapsed()) }

@@ -1,25 +1,25 @@
 //! Conceals values that a recording or a log line may not contain: secrets, and every setting that the
 //! manifest does not list as public. Each value is found as it is and in simple encodings ([`forms`]). A
 //! placeholder that names the value and its form replaces it, so that a replay can insert the value of its
-//! own release.
+//! own release. A text that only looks like a placeholder, because a client typed it for instance, is escaped
+//! in a recording ([`placeholders`]), so that no replay inserts a value there.
 //!
 //! It does not find a text that a handler derives in another way: a hash, a part, a cipher text.
 
 mod forms;
+mod placeholders;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, Match, MatchKind};
 use serde_json::{Value, json};
 
 use super::{Outcome, Recording};
 use switchboard_core::limits::SECRET_BYTES_MIN;
-use switchboard_core::manifest::{
-    PLACEHOLDER_PREFIX, SECRET_PLACEHOLDER_PREFIX, placeholder, secret_placeholder,
-};
+use switchboard_core::manifest::{PLACEHOLDER_PREFIX, placeholder, secret_placeholder};
 
 /// The host function that answers a setting.
 const CONFIG_GET: &str = "config.get";
@@ -53,6 +53,15 @@ struct Concealed {
     placeholder: Arc<str>,
 }
 
+/// Where a text comes from, which decides what a placeholder in it means.
+#[derive(Clone, Copy, PartialEq)]
+enum Origin {
+    /// From a recording or a log line: its placeholders stand for values.
+    Kept,
+    /// From a client, a guest or a service: what looks like a placeholder is their text.
+    Raw,
+}
+
 impl Secrets {
     /// Takes the `secrets`, and the values of those `settings` whose keys are not in `public`. The list names
     /// at most [`switchboard_core::limits::PUBLIC_SETTINGS_MAX`] keys.
@@ -83,11 +92,18 @@ impl Secrets {
         Self(Arc::new(inner))
     }
 
-    /// Returns the text with every value concealed.
+    /// Returns the text with every value concealed. Placeholders in it stay as they are.
     pub fn conceal_text<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        let Some(beginnings) = &self.0.beginnings else { return Cow::Borrowed(text) };
+        self.concealed(text, Origin::Kept)
+    }
+
+    fn concealed<'a>(&self, text: &'a str, origin: Origin) -> Cow<'a, str> {
         let (mut concealed, mut copied, mut at) = (String::new(), 0, 0);
-        while let Some(found) = beginnings.find(Input::new(text).span(at..text.len())) {
+        let copy = |to: &mut String, part: &str| match origin {
+            Origin::Kept => to.push_str(part),
+            Origin::Raw => placeholders::push_escaped(to, part),
+        };
+        while let Some(found) = self.0.beginning_from(text, at) {
             let begin = found.start();
             let Some(form) = self.0.form_at(found.pattern().as_usize(), &text[begin..]) else {
                 at = begin + 1;
@@ -95,36 +111,60 @@ impl Secrets {
             };
             let end = begin + form.text.len();
             // A value may be a part of a placeholder's own text.
-            if let Some(around) = self.0.placeholder_around(text, begin..end) {
+            if origin == Origin::Kept
+                && let Some(around) = self.0.placeholder_around(text, begin..end)
+            {
                 at = around.end;
                 continue;
             }
-            concealed.push_str(&text[copied..begin]);
+            copy(&mut concealed, &text[copied..begin]);
             concealed.push_str(&form.placeholder);
             (copied, at) = (end, end);
         }
-        if copied == 0 {
+        if copied == 0 && (origin == Origin::Kept || !placeholders::needs_escape(text)) {
             return Cow::Borrowed(text);
         }
-        concealed.push_str(&text[copied..]);
+        copy(&mut concealed, &text[copied..]);
         Cow::Owned(concealed)
     }
 
-    /// Conceals every text in a JSON value, at any depth.
+    /// Conceals every text in a JSON value, at any depth. Placeholders in it stay as they are.
     pub fn conceal(&self, value: &mut Value) {
         if self.0.beginnings.is_some() {
-            each_text(value, &mut |text| {
-                if let Cow::Owned(concealed) = self.conceal_text(text) {
-                    *text = concealed;
-                }
-            });
+            self.conceal_as(value, Origin::Kept);
         }
     }
 
-    /// Conceals input, host calls and outcome. The answers of `config.get` and `secrets.get` are concealed
-    /// whatever their length. A second run changes nothing.
+    /// The same for a value that no recording has contained yet. It escapes what looks like a placeholder,
+    /// because there is none in it. This happens without secrets too: the release that replays the call may
+    /// have some.
+    pub fn conceal_raw(&self, value: &mut Value) {
+        self.conceal_as(value, Origin::Raw);
+    }
+
+    fn conceal_as(&self, value: &mut Value, origin: Origin) {
+        each_text(value, &mut |text| {
+            if let Cow::Owned(concealed) = self.concealed(text, origin) {
+                *text = concealed;
+            }
+        });
+    }
+
+    /// Conceals input, host calls and outcome of a recording that may have placeholders. The answers of
+    /// `config.get` and `secrets.get` are concealed whatever their length. A second run changes nothing.
     pub fn conceal_recording(&self, recording: &mut Recording) {
-        self.conceal(&mut recording.input);
+        self.conceal_recording_as(recording, Origin::Kept);
+    }
+
+    /// The same for a recording that was just made, and must not run twice. Input and host calls have no
+    /// placeholders yet. The outcome may have some: the host conceals reasons before it cuts them. No replay
+    /// inserts values into an outcome.
+    pub fn conceal_new_recording(&self, recording: &mut Recording) {
+        self.conceal_recording_as(recording, Origin::Raw);
+    }
+
+    fn conceal_recording_as(&self, recording: &mut Recording, origin: Origin) {
+        self.conceal_as(&mut recording.input, origin);
         for exchange in &mut recording.exchanges {
             match (setting_of(exchange), secret_of(exchange), &mut exchange.answer) {
                 (Some(key), _, Some(answer @ Value::String(_))) if !self.0.public.contains(&key) => {
@@ -133,10 +173,10 @@ impl Secrets {
                 (_, Some(name), Some(answer)) if answer.get("Ok").is_some() => {
                     *answer = json!({ "Ok": secret_placeholder(&name) });
                 }
-                _ => {}
+                (_, _, Some(answer)) => self.conceal_as(answer, origin),
+                (_, _, None) => {}
             }
-            self.conceal(&mut exchange.args);
-            exchange.answer.iter_mut().for_each(|answer| self.conceal(answer));
+            self.conceal_as(&mut exchange.args, origin);
         }
         match &mut recording.outcome {
             Outcome::Returned(value) => self.conceal(value),
@@ -145,25 +185,39 @@ impl Secrets {
         }
     }
 
-    /// Replaces placeholders with the values, in the form that each placeholder names. A placeholder of a
-    /// value that this release does not have stays.
+    /// Makes the texts of a recorded value as they were: replaces placeholders with the values of this
+    /// release, in the form that each placeholder names, and removes the escapes. A placeholder of a value
+    /// that this release does not have stays. A second run could take a client's text for a placeholder.
     pub fn reveal(&self, value: &mut Value) {
-        each_text(value, &mut |text| {
-            let (mut revealed, mut copied) = (String::new(), 0);
-            let mut at = 0;
-            while let Some(Range { start, end }) = placeholder_from(text, at) {
-                at = start + 1;
-                if let Some(value) = self.0.revealed.get(&text[start..end]) {
-                    revealed.push_str(&text[copied..start]);
-                    revealed.push_str(value);
-                    (copied, at) = (end, end);
-                }
+        each_text(value, &mut |text| self.reveal_text(text, true));
+    }
+
+    /// Replaces placeholders and leaves the escapes, so that the value can be revealed again, with the values
+    /// of another release.
+    pub fn reveal_values(&self, value: &mut Value) {
+        each_text(value, &mut |text| self.reveal_text(text, false));
+    }
+
+    fn reveal_text(&self, text: &mut String, unescapes: bool) {
+        let (mut revealed, mut copied, mut at) = (String::new(), 0, 0);
+        while let Some(found) = text[at..].find('[') {
+            let begin = at + found;
+            at = begin + 1;
+            if unescapes && placeholders::is_escaped(&text[at..]) {
+                revealed.push_str(&text[copied..at]);
+                (copied, at) = (at + placeholders::ESCAPE.len(), at + placeholders::ESCAPE.len());
+            } else if let Some(length) = placeholders::length(&text[begin..], self.0.placeholder_bytes_max)
+                && let Some(value) = self.0.revealed.get(&text[begin..begin + length])
+            {
+                revealed.push_str(&text[copied..begin]);
+                revealed.push_str(value);
+                (copied, at) = (begin + length, begin + length);
             }
-            if copied > 0 {
-                revealed.push_str(&text[copied..]);
-                *text = revealed;
-            }
-        });
+        }
+        if copied > 0 {
+            revealed.push_str(&text[copied..]);
+            *text = revealed;
+        }
     }
 }
 
@@ -172,13 +226,13 @@ impl Inner {
         for form in forms::forms(value) {
             let (text, placeholder) = (form.text.into(), placeholder_of(&form.label).into());
             let form = Concealed { text, placeholder };
-            self.placeholder_bytes_max = self.placeholder_bytes_max.max(form.placeholder.len());
             self.revealed.insert(form.placeholder.clone(), form.text.clone());
             self.forms.push(form);
         }
     }
 
     fn build(&mut self) {
+        self.placeholder_bytes_max = self.revealed.keys().map(|known| known.len()).max().unwrap_or(0);
         if self.forms.is_empty() {
             return;
         }
@@ -215,37 +269,27 @@ impl Inner {
         self.beginnings = Some(automaton.expect("few values, and a few bytes of each"));
     }
 
+    /// The first beginning of a form at `at` or behind it.
+    fn beginning_from(&self, text: &str, at: usize) -> Option<Match> {
+        self.beginnings.as_ref()?.find(Input::new(text).span(at..text.len()))
+    }
+
     /// The longest form with which `text` begins.
     fn form_at(&self, beginning: usize, text: &str) -> Option<&Concealed> {
         let mut forms = self.candidates[beginning].iter().map(|&form| &self.forms[form]);
         forms.find(|form| text.starts_with(&*form.text))
     }
 
-    /// The known placeholder of which this range of the text is a part.
+    /// The known placeholder of which this range of the text is a part. It looks only as far as a placeholder
+    /// is long: a text may consist of thousands of values.
     fn placeholder_around(&self, text: &str, range: Range<usize>) -> Option<Range<usize>> {
-        let mut at = text.floor_char_boundary(range.start.saturating_sub(self.placeholder_bytes_max));
-        while let Some(span) = placeholder_from(text, at).filter(|span| span.start <= range.start) {
-            // A value may also contain a placeholder; then it is concealed.
-            if span.end >= range.end && self.revealed.contains_key(&text[span.clone()]) {
-                return Some(span);
-            }
-            at = span.start + 1;
-        }
-        None
-    }
-}
-
-/// The first text at `at` or behind it that looks like a placeholder. The begin of one without an end does
-/// not.
-fn placeholder_from(text: &str, mut at: usize) -> Option<Range<usize>> {
-    loop {
-        let begin = at + text[at..].find('[')?;
-        let rest = &text[begin..];
-        let is_one = rest.starts_with(PLACEHOLDER_PREFIX) || rest.starts_with(SECRET_PLACEHOLDER_PREFIX);
-        match rest.find(']') {
-            Some(end) if is_one => return Some(begin..begin + end + 1),
-            _ => at = begin + 1,
-        }
+        let most = self.placeholder_bytes_max;
+        let first = range.start.saturating_sub(most);
+        let begins = (first..=range.start).filter(|&at| text.as_bytes().get(at) == Some(&b'['));
+        let spans = begins.filter_map(|at| Some(at..at + placeholders::length(&text[at..], most)?));
+        let mut around = spans.filter(|span| span.end >= range.end);
+        // A value may also contain a placeholder; then it is concealed.
+        around.find(|span| self.revealed.contains_key(&text[span.clone()]))
     }
 }
 
@@ -280,216 +324,4 @@ fn each_text(value: &mut Value, change: &mut impl FnMut(&mut String)) {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use serde_json::json;
-
-    use super::*;
-    use crate::Exchange;
-
-    fn settings() -> BTreeMap<String, String> {
-        [("key", "s3cret-key"), ("longer", "s3cret-key-and-more"), ("most", "25"), ("pin", "4711")]
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .into()
-    }
-
-    fn of_settings(settings: &BTreeMap<String, String>, public: &[&str]) -> Secrets {
-        let public: Vec<String> = public.iter().map(|key| (*key).to_owned()).collect();
-        Secrets::new(settings, &public, &BTreeMap::new())
-    }
-
-    fn of_secret(value: &[u8]) -> Secrets {
-        let secrets = [("KEY".to_owned(), value.to_vec())].into();
-        Secrets::new(&BTreeMap::new(), &[], &secrets)
-    }
-
-    fn exchange(function: &str, args: Value, answer: Value) -> Exchange {
-        Exchange { function: function.into(), unordered: false, args, answer: Some(answer), micros: 0 }
-    }
-
-    #[test]
-    fn values_are_concealed_everywhere_and_come_back_in_a_replay() {
-        let secrets = [("TOKEN".to_owned(), b"t0ken\x00\xff\x01of it".to_vec())].into();
-        let secrets = Secrets::new(&settings(), &["most".to_owned()], &secrets);
-        let value: Vec<u8> = b"t0ken\x00\xff\x01of it".to_vec();
-        let recording = Recording {
-            handler: "hook".to_owned(),
-            release: None,
-            call: "c1".to_owned(),
-            trigger: "http".to_owned(),
-            scenario: None,
-            input: json!({ "headers": [["x-key", "s3cret-key"]] }),
-            exchanges: vec![
-                exchange("config.get", json!({ "key": "most" }), json!("25")),
-                exchange("config.get", json!({ "key": "pin" }), json!("4711")),
-                exchange("config.get", json!({ "key": "nothing" }), json!(null)),
-                exchange("log.log", json!({ "message": "it is s3cret-key-and-more 4711" }), json!(null)),
-                exchange("secrets.get", json!({ "name": "TOKEN" }), json!({ "Ok": value })),
-                exchange("secrets.get", json!({ "name": "OTHER" }), json!({ "Ok": [1, 2] })),
-                exchange("secrets.get", json!({ "name": "NONE" }), json!({ "Err": "Missing" })),
-            ],
-            left_out: 0,
-            outcome: Outcome::Failed { kind: "trap".to_owned(), detail: "bad s3cret-key".to_owned() },
-        };
-        let mut concealed = recording.clone();
-        secrets.conceal_recording(&mut concealed);
-        let mut twice = concealed.clone();
-        secrets.conceal_recording(&mut twice);
-        assert_eq!(concealed, twice);
-        let shown = format!("{concealed:?}");
-        assert!(!shown.contains("s3cret") && !shown.contains("116"), "{shown}");
-        assert_eq!(concealed.exchanges[0].answer, Some(json!("25")), "it is public");
-        assert_eq!(concealed.exchanges[1].answer, Some(json!("[setting pin]")));
-        assert_eq!(concealed.exchanges[2].answer, Some(json!(null)));
-        assert_eq!(concealed.exchanges[3].args["message"], "it is [setting longer] 4711");
-        assert_eq!(concealed.exchanges[4].answer, Some(json!({ "Ok": "[secret TOKEN]" })));
-        // The release of a node may have lost the grant meanwhile; the answer is no text that could be found.
-        assert_eq!(concealed.exchanges[5].answer, Some(json!({ "Ok": "[secret OTHER]" })));
-        assert_eq!(concealed.exchanges[6].answer, Some(json!({ "Err": "Missing" })));
-
-        let mut input = concealed.input;
-        secrets.reveal(&mut input);
-        assert_eq!(input, recording.input);
-    }
-
-    #[test]
-    fn a_value_inside_a_json_text_is_concealed_in_its_escaped_form() {
-        let pem = "-----BEGIN KEY-----\nMIIB\"x\\\n";
-        let settings: BTreeMap<_, _> = [("pem".to_owned(), pem.to_owned())].into();
-        let secrets = of_settings(&settings, &[]);
-        for text in [json!({ "key": pem }).to_string(), format!("no use: {pem:?}")] {
-            let mut concealed = json!({ "body": text });
-            secrets.conceal(&mut concealed);
-            let shown = concealed.to_string();
-            assert!(!shown.contains("BEGIN") && shown.contains("[setting pem escaped]"), "{shown}");
-            secrets.reveal(&mut concealed);
-            assert_eq!(concealed, json!({ "body": text }));
-        }
-        assert_eq!(secrets.conceal_text(pem), "[setting pem]");
-    }
-
-    #[test]
-    fn a_setting_in_base64_is_concealed_too() {
-        let secrets = of_settings(&settings(), &[]);
-        // `printf %s ana:s3cret-key | base64`
-        let shown = secrets.conceal_text("authorization: Basic YW5hOnMzY3JldC1rZXk=");
-        assert_eq!(shown, "authorization: Basic YW5hOn[setting key base64 1]k=");
-    }
-
-    #[test]
-    fn a_value_that_is_a_part_of_a_placeholder_is_left_there_and_concealed_elsewhere() {
-        let secrets = of_secret(b"secret KEY");
-        let once = secrets.conceal_text("the secret KEY!").into_owned();
-        assert_eq!(once, "the [secret KEY]!");
-        assert_eq!(secrets.conceal_text(&once), once);
-        assert_eq!(secrets.conceal_text("[secret KEY] secret KEY]"), "[secret KEY] [secret KEY]]");
-    }
-
-    #[test]
-    fn of_values_that_begin_alike_the_longest_is_taken() {
-        let secrets: BTreeMap<_, _> =
-            [("A", "the same beginning, A"), ("B", "the same beginning"), ("C", "the same")]
-                .map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()))
-                .into();
-        let secrets = Secrets::new(&BTreeMap::new(), &[], &secrets);
-        let text = "the same beginning, A; the same beginning, B; the same begin";
-        assert_eq!(secrets.conceal_text(text), "[secret A]; [secret B], B; [secret C] begin");
-    }
-
-    #[test]
-    fn an_unfinished_placeholder_is_text() {
-        let secrets = of_secret(b"s3cret-key");
-        for text in ["[secret ", "[setting [secret", "]", "[[secret KEY", "ü[secret X]"] {
-            let mut value = json!(text);
-            secrets.reveal(&mut value);
-            assert_eq!(value, text);
-            assert_eq!(secrets.conceal_text(text), text);
-        }
-    }
-
-    #[test]
-    fn a_long_text_of_one_byte_takes_a_moment() {
-        // Every place of the text begins like the value, and none contains it.
-        let value = [vec![b'a'; 4096], vec![b'b']].concat();
-        let secrets = of_secret(&value);
-        let text = "a".repeat(64 * 1024);
-        assert_eq!(secrets.conceal_text(&text), text);
-    }
-
-    /// Bytes of all kinds, also those that encodings treat specially.
-    fn values() -> impl Strategy<Value = Vec<u8>> {
-        let odd = prop::sample::select(b"\0\n\r\t \"'\\%+/=&<>[]{}$`\x7f\x80\xc3\xa4\xff".to_vec());
-        let byte = prop_oneof![odd, any::<u8>(), prop::char::range('0', 'z').prop_map(|c| c as u8)];
-        prop::collection::vec(byte, SECRET_BYTES_MIN..48)
-    }
-
-    /// Text around a value. It has no brackets: a begin of a placeholder in it would be ambiguous.
-    fn around() -> impl Strategy<Value = String> {
-        "[^\\[\\]]{0,12}"
-    }
-
-    proptest! {
-        #[test]
-        fn no_form_of_a_secret_survives(value in values(), before in around(), after in around()) {
-            let secrets = of_secret(&value);
-            for form in forms::forms(&value) {
-                let text = format!("{before}{}{after}", form.text);
-                let concealed = secrets.conceal_text(&text).into_owned();
-                prop_assert!(!concealed.contains(&form.text), "{}: {concealed}", form.label);
-                prop_assert_eq!(secrets.conceal_text(&concealed), concealed.as_str());
-                // The value itself may contain brackets, and so the text of a placeholder.
-                if !form.text.contains('[') {
-                    let mut revealed = json!(concealed);
-                    secrets.reveal(&mut revealed);
-                    prop_assert_eq!(revealed, json!(text), "{}", form.label);
-                }
-            }
-        }
-
-        #[test]
-        fn what_a_handler_writes_is_concealed(value in values(), user in "[a-z]{1,9}") {
-            let secrets = of_secret(&value);
-            let text = String::from_utf8_lossy(&value).into_owned();
-            let whole = [user.as_bytes(), b":", &value].concat();
-            let core = |alignment| {
-                let label = format!("base64 {alignment}");
-                forms::forms(&value).into_iter().find(|form| form.label == label).map(|form| form.text)
-            };
-            let basic = base64_of(&whole);
-            let written = [
-                json!({ "a": { "b": text } }).to_string(),
-                format!("{text:?}"),
-                format!("{value:?}"),
-                whole.iter().map(|byte| format!("{byte:02x}")).collect(),
-                text.bytes().map(|byte| format!("{byte:02x}")).collect(),
-                whole.iter().map(|byte| format!("%{byte:02X}")).collect::<String>() + "&" + &text,
-                basic.clone(),
-            ];
-            for written in written {
-                prop_assert!(secrets.conceal_text(&written).contains("[secret KEY"), "{written}");
-            }
-            if text.trim().len() >= SECRET_BYTES_MIN {
-                let trimmed = base64_of(text.trim().as_bytes());
-                prop_assert!(secrets.conceal_text(&trimmed).contains("[secret KEY"), "{trimmed}");
-            }
-            if let Some(core) = core((user.len() + 1) % 3) {
-                prop_assert!(!secrets.conceal_text(&basic).contains(&core));
-            }
-        }
-    }
-
-    /// An encoder that is not that of `forms`.
-    fn base64_of(bytes: &[u8]) -> String {
-        const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-        let mut text = String::new();
-        for group in bytes.chunks(3) {
-            let number = group.iter().fold(0_u32, |number, &byte| number << 8 | u32::from(byte))
-                << (8 * (3 - group.len()));
-            for place in 0..=group.len() {
-                text.push(char::from(ALPHABET[(number >> (18 - 6 * place) & 63) as usize]));
-            }
-            text.push_str(&"=="[..3 - group.len()]);
-        }
-        text
-    }
-}
+mod tests;

@@ -102,6 +102,12 @@ pub enum Error {
         max = limits::SECRET_BYTES_MAX
     )]
     SecretSize(usize),
+    #[error(
+        "the secrets that a release of {handler} is granted would have {bytes} bytes together, and the maximum is {max}: \
+         grant fewer names, or set shorter values",
+        max = limits::SECRETS_BYTES_MAX
+    )]
+    SecretsTooLarge { handler: String, bytes: i64 },
     #[error("the fleet has {max} secrets, its maximum: remove one that no release needs", max = limits::SECRETS_MAX)]
     TooManySecrets,
     #[error("no secret {0} is set")]
@@ -114,6 +120,20 @@ pub enum Error {
     /// A secret does not open on this node.
     #[error(transparent)]
     Sealed(#[from] SealedError),
+    /// The node would seal with a key that the others may not have.
+    #[error(
+        "this node has another `secret` than the last `switchboard migrate`, so the other nodes could not open the value: \
+         ask another node, or correct `secret` of this one"
+    )]
+    OtherFleetKey,
+    /// `switchboard migrate` cannot open secrets that were sealed under another `secret`.
+    #[error(
+        "no secret was sealed again, because these do not open: {names}. Set `secret` and `secret_previous` to the \
+         values of the nodes and run `migrate` again. With `migrate --leave-secrets` they stay as they are; set each \
+         again afterwards (`switchboard secret set NAME`)",
+        names = .0.iter().map(SealedError::listed).collect::<Vec<_>>().join(", ")
+    )]
+    SecretsUnopened(Vec<SealedError>),
     /// The fleet has switched, but Postgres failed while the node waited for the others.
     #[error("the secret {name} has changed, but it is unknown which nodes follow: {error}")]
     SecretNodesUnknown {

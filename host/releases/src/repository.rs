@@ -17,6 +17,7 @@ use switchboard_postgres as postgres;
 use switchboard_postgres::{owner, poll};
 
 mod files;
+mod key_change;
 mod nodes;
 mod secrets;
 mod settings;
@@ -24,10 +25,11 @@ mod shadows;
 mod signatures;
 
 pub use files::{FOUND_BY, GUARDED_BY, SkipReason};
-pub use nodes::{Node, NodeAnswer, NodeHandler, Report};
+pub use key_change::{Resealed, Unopened, check_secrets_open, reseal};
 #[cfg(test)]
-pub(crate) use secrets::reseal_in;
-pub use secrets::{Resealed, SecretChanged, SecretRecord, StoredSecret, reseal};
+pub(crate) use key_change::{check_in, reseal_in};
+pub use nodes::{Node, NodeAnswer, NodeHandler, Report};
+pub use secrets::{MissingSecret, SecretChanged, SecretRecord, StoredSecret};
 pub use settings::{LiveSetting, LiveSettings, SettingChange, SettingsEvent};
 pub use shadows::ShadowReport;
 
@@ -94,8 +96,8 @@ pub struct Retired {
 }
 
 impl HandlerState {
-    /// The generation of the handler's last switch. A change names it, so that a concurrent change is
-    /// noticed.
+    /// The generation of the handler's last switch, or of its last change of settings or secrets. A change
+    /// names it, so that a switch since then is noticed.
     pub fn generation(&self) -> i64 {
         match self {
             Self::Unknown => 0,
@@ -505,9 +507,20 @@ impl Switch {
     pub async fn to(mut self, change: &Change<'_>) -> Result<SwitchResult, RepositoryError> {
         let attempt = "switch a release";
         let next = &change.to;
-        let before = handler_state(&mut self.tx, &next.name).await?;
-        if before.generation() != next.generation {
-            return Ok(SwitchResult::Lost { to: before.running().cloned() });
+        let now = handler_state(&mut self.tx, &next.name).await?;
+        // The generation of the row also rises when settings or secrets change. That says nothing against this
+        // change. Each switch of a release has an entry in the history.
+        let has_switched: bool = sqlx::query_scalar(
+            "select exists (select from switchboard.history where name = $1 and generation > $2)",
+        )
+        .bind(&next.name)
+        .bind(next.generation)
+        .fetch_one(&mut *self.tx)
+        .await
+        .map_err(failed_to(attempt))?;
+        // It is lower only after a failover to a replica that lagged.
+        if has_switched || now.generation() < next.generation {
+            return Ok(SwitchResult::Lost { to: now.running().cloned() });
         }
         let generation: i64 = sqlx::query_scalar(
             "with counted as (update switchboard.fleet set generation = generation + 1 returning generation),

@@ -53,6 +53,16 @@ pub enum SealedError {
     Damaged(String),
 }
 
+impl SealedError {
+    /// The secret, for a list of several.
+    pub fn listed(&self) -> String {
+        match self {
+            Self::OtherKey(name) => name.clone(),
+            Self::Damaged(name) => format!("{name} (changed in Postgres)"),
+        }
+    }
+}
+
 impl Blamed for SealedError {
     fn blame(&self) -> Blame {
         Blame::Operator
@@ -72,21 +82,26 @@ impl Sealing {
         &self.present.id
     }
 
+    /// Whether this process has the key with this id.
+    pub fn has(&self, key_id: &str) -> bool {
+        self.key(key_id).is_some()
+    }
+
+    fn key(&self, id: &str) -> Option<&Key> {
+        [Some(&self.present), self.previous.as_ref()].into_iter().flatten().find(|key| key.id == id)
+    }
+
     /// Seals a value under the key with the id `preferred`, if the node has it, and otherwise under that of
     /// `secret`. While operators change `secret`, some nodes know only the key before.
     pub fn seal(&self, name: &str, version: i64, value: &[u8], preferred: Option<&str>) -> Sealed {
-        let previous = self.previous.as_ref().filter(|key| preferred == Some(&*key.id));
-        previous.unwrap_or(&self.present).seal(name, version, value)
+        let key = preferred.and_then(|id| self.key(id)).unwrap_or(&self.present);
+        key.seal(name, version, value)
     }
 
     /// # Errors
     /// When the node does not have the key, or the value was not sealed for this name and version.
     pub fn open(&self, name: &str, version: i64, sealed: &Sealed) -> Result<Vec<u8>, SealedError> {
-        let key = [Some(&self.present), self.previous.as_ref()]
-            .into_iter()
-            .flatten()
-            .find(|key| key.id == sealed.key_id)
-            .ok_or_else(|| SealedError::OtherKey(name.to_owned()))?;
+        let key = self.key(&sealed.key_id).ok_or_else(|| SealedError::OtherKey(name.to_owned()))?;
         key.open(name, version, &sealed.bytes).ok_or_else(|| SealedError::Damaged(name.to_owned()))
     }
 }
@@ -209,6 +224,7 @@ mod tests {
         // The fleet still uses the old key, which every node has.
         let sealed = both.seal("TOKEN", 2, b"t0ken-of-a-service", Some(old.key_id()));
         assert!(old.open("TOKEN", 2, &sealed).is_ok());
+        assert!(both.has(old.key_id()) && both.has(new.key_id()) && !old.has(new.key_id()));
         let sealed = both.seal("TOKEN", 3, b"t0ken-of-a-service", Some(new.key_id()));
         assert!(new.open("TOKEN", 3, &sealed).is_ok() && old.open("TOKEN", 3, &sealed).is_err());
         // A key that nobody here has: the present one.

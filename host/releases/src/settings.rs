@@ -44,6 +44,12 @@ pub enum SettingError {
     /// The value, or all values together, break a rule.
     #[error("{0}")]
     Invalid(String),
+    /// With the live settings, a grant to fetch of a release that is to run is not valid.
+    #[error(
+        "the live settings of {handler} do not fit this release: {why}; first change them (`switchboard config set \
+         {handler} KEY VALUE`)"
+    )]
+    Fetches { handler: String, why: String },
     /// A live setting does not fit a release that is to run.
     #[error(
         "the live setting {key} (set by {by}) does not fit this release: {why}; first change it \
@@ -199,11 +205,16 @@ impl Users {
     pub(crate) fn check(&self, key: &str, value: &str) -> Result<(), String> {
         for (place, (digest, manifest)) in self.0.iter().enumerate() {
             if manifest.has_setting(key) {
-                manifest.check_setting(key, value).map_err(|why| match place {
-                    0 => why,
-                    _ => format!("{why} (in the release {} beside the running one)", digest.short()),
-                })?;
+                manifest.check_setting(key, value).map_err(|why| named(why, place, *digest))?;
             }
+        }
+        Ok(())
+    }
+
+    /// Checks that the grants to fetch of every release are valid with these live settings.
+    pub(crate) fn check_fetches(&self, live: &BTreeMap<String, String>) -> Result<(), String> {
+        for (place, (digest, manifest)) in self.0.iter().enumerate() {
+            manifest.check_fetches(live).map_err(|why| named(why, place, *digest))?;
         }
         Ok(())
     }
@@ -227,6 +238,14 @@ impl Users {
         let SettingsEvent { generation, at, by, note, changes } = event;
         let changes = changes.into_iter().map(|change| self.shown_change(change)).collect();
         SettingsChange { generation, at, by, note, changes }
+    }
+}
+
+/// Names the release of a refusal, unless it is the running one.
+fn named(why: String, place: usize, digest: Digest) -> String {
+    match place {
+        0 => why,
+        _ => format!("{why} (in the release {} beside the running one)", digest.short()),
     }
 }
 

@@ -22,7 +22,11 @@ pub trait Load: Send + Sync + 'static {
 
     /// Gives a loaded release other inputs: calls that begin from now on use them. On an error the release
     /// keeps those that it has. The caller applies the inputs of a release one after the other.
-    fn apply(&self, release: &Arc<Self::Release>, inputs: &Inputs) -> Result<(), Error>;
+    fn apply(
+        &self,
+        release: &Arc<Self::Release>,
+        inputs: Inputs,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// Checks that are made once, at the deploy, and not again on every node.
     fn vet(&self, release: &Arc<Self::Release>) -> impl Future<Output = Result<(), Error>> + Send;
@@ -58,8 +62,8 @@ impl Load for Arc<Runtime> {
         Runtime::load(self, file, inputs).await
     }
 
-    fn apply(&self, release: &Arc<LoadedRelease>, inputs: &Inputs) -> Result<(), Error> {
-        release.apply(inputs)
+    async fn apply(&self, release: &Arc<LoadedRelease>, inputs: Inputs) -> Result<(), Error> {
+        release.apply(inputs).await
     }
 
     async fn vet(&self, release: &Arc<LoadedRelease>) -> Result<(), Error> {

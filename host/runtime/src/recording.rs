@@ -98,6 +98,6 @@ pub(super) fn recording_of<E: Export>(
         },
     };
     // This is the only place that makes a recording of a call, so no recording contains a secret setting.
-    terms.secrets.conceal_recording(&mut recording);
+    terms.secrets.conceal_new_recording(&mut recording);
     recording
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 use wasmtime::component::{Component, InstancePre};
 
 use super::Error;
@@ -117,18 +118,26 @@ impl LoadedRelease {
 
     /// Gives the release other inputs: calls that begin from now on use them, and calls in flight finish with
     /// theirs. Code, statistics, call slots and observers stay. The caller must not apply the inputs of one
-    /// release in two tasks at once, because older ones could then replace newer ones.
+    /// release in two tasks at once, because older ones could then replace newer ones. If the future is
+    /// dropped, the release keeps the inputs that it has.
     ///
     /// # Errors
     /// The inputs do not fit the release. It keeps those that it has.
-    pub fn apply(&self, inputs: &Inputs) -> Result<(), Error> {
+    pub async fn apply(self: &Arc<Self>, inputs: Inputs) -> Result<(), Error> {
+        // The search for large secrets takes up to seconds to prepare. The threads of the sockets go on.
+        let release = self.clone();
+        let made = spawn_blocking(move || release.terms_with(inputs)).await;
+        let terms = made.map_err(|_| Error::of_host("the task that prepares the inputs has panicked"))??;
+        self.terms.store(Arc::new(terms));
+        Ok(())
+    }
+
+    fn terms_with(&self, inputs: Inputs) -> Result<Terms, Error> {
         let settings = inputs.effective(&self.manifest)?;
         let fetch = fetch_rules(&self.manifest, &settings)?;
         let secrets = Secrets::new(&settings, &self.manifest.public_settings, &inputs.secrets);
-        let secret_values = inputs.secrets.clone();
-        let before = self.terms();
-        self.terms.store(Arc::new(Terms { settings, secret_values, secrets, fetch, ..(*before).clone() }));
-        Ok(())
+        let secret_values = inputs.secrets;
+        Ok(Terms { settings, secret_values, secrets, fetch, ..(*self.terms()).clone() })
     }
 
     /// Returns the terms for a call that begins now.

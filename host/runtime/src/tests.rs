@@ -386,7 +386,7 @@ async fn new_settings_need_no_new_release_and_a_call_keeps_those_that_it_began_w
     let of_a_call_in_flight = release.terms();
     let live =
         |votes: &str| Inputs { live: [("votes".to_owned(), votes.to_owned())].into(), ..Inputs::default() };
-    release.apply(&live("4")).unwrap();
+    release.apply(live("4")).await.unwrap();
     assert_eq!(release.settings()["votes"], "4");
     assert_eq!(of_a_call_in_flight.settings["votes"], "3");
 
@@ -395,12 +395,38 @@ async fn new_settings_need_no_new_release_and_a_call_keeps_those_that_it_began_w
     let host_calls = release.host_calls();
     assert_eq!((host_calls[0].0, host_calls[0].1.count()), ("clock.now-ms", 2), "the counts stay");
 
-    let refusal = release.apply(&live("10")).unwrap_err();
+    let refusal = release.apply(live("10")).await.unwrap_err();
     assert_eq!(refusal.blame(), Blame::Operator);
     assert!(refusal.reason.contains("votes is an integer of at most 9"), "{refusal}");
     assert_eq!(release.settings()["votes"], "4", "it keeps the former ones");
-    release.apply(&Inputs::default()).unwrap();
+    release.apply(Inputs::default()).await.unwrap();
     assert_eq!(release.settings()["votes"], "3");
+}
+
+#[tokio::test]
+async fn other_tasks_go_on_while_large_secrets_are_applied() {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    let sandbox = sandbox();
+    let release = sandbox.load(&guests::asks_the_time(1)).await;
+    let large = |name: &str| -> (String, Vec<u8>) {
+        (name.to_owned(), name.bytes().cycle().take(limits::SECRET_BYTES_MAX).collect())
+    };
+    let secrets = ["A-1", "B-2", "C-3", "D-4"].map(large).into();
+    let turns = Arc::<AtomicUsize>::default();
+    let counted = turns.clone();
+    // The runtime of this test has one thread.
+    let others = tokio::spawn(async move {
+        loop {
+            counted.fetch_add(1, Relaxed);
+            tokio::task::yield_now().await;
+        }
+    });
+    tokio::task::yield_now().await;
+    let before = turns.load(Relaxed);
+    release.apply(Inputs { secrets, ..Inputs::default() }).await.unwrap();
+    assert!(turns.load(Relaxed) > before + 10, "{} turns", turns.load(Relaxed) - before);
+    assert_eq!(release.secret_values().len(), 4);
+    others.abort();
 }
 
 #[tokio::test]
@@ -417,14 +443,14 @@ async fn a_call_gets_a_secret_that_is_granted_and_set() {
             ..Inputs::default()
         }
     };
-    release.apply(&secrets(b"\0first value")).unwrap();
+    release.apply(secrets(b"\0first value")).await.unwrap();
     let of_a_call_in_flight = release.terms();
-    release.apply(&secrets(b"second value")).unwrap();
+    release.apply(secrets(b"second value")).await.unwrap();
     assert_eq!(of_a_call_in_flight.secret("TOKEN"), Ok(b"\0first value".to_vec()));
     let terms = release.terms();
     assert_eq!(terms.secret("TOKEN"), Ok(b"second value".to_vec()));
     assert_eq!((terms.secret("UNSET"), terms.secret("OTHER")), (Err(Missing), Err(Refused)));
     assert_eq!(terms.secrets.conceal_text("a second value!"), "a [secret TOKEN]!");
-    release.apply(&Inputs::default()).unwrap();
+    release.apply(Inputs::default()).await.unwrap();
     assert_eq!(release.terms().secret("TOKEN"), Err(Missing));
 }

@@ -94,9 +94,9 @@ impl Load for Manifests {
         Ok(Arc::new(Declared::with(file.manifest.clone(), inputs.clone())))
     }
 
-    fn apply(&self, release: &Arc<Declared>, inputs: &Inputs) -> Result<(), runtime::Error> {
-        self.check(inputs)?;
-        *release.inputs.lock() = inputs.clone();
+    async fn apply(&self, release: &Arc<Declared>, inputs: Inputs) -> Result<(), runtime::Error> {
+        self.check(&inputs)?;
+        *release.inputs.lock() = inputs;
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize};
 use url::{Host, Url};
 
+use super::Manifest;
 use crate::error::Error;
 use crate::fetch_url::FetchUrl;
 use crate::limits;
@@ -92,16 +93,16 @@ impl FetchGrant {
     /// The rule with these settings; none if the value of a setting in `url` is empty.
     fn rule(&self, settings: &BTreeMap<String, String>) -> Result<Option<FetchRule>, String> {
         // A value is not part of an error: it may be a secret.
+        let keys: Vec<_> =
+            [&self.url].into_iter().chain(&self.addresses).flat_map(|text| keys(text)).collect();
         let wrong = |what: &str| {
-            let keys: Vec<_> =
-                [&self.url].into_iter().chain(&self.addresses).flat_map(|text| keys(text)).collect();
             match keys.is_empty() {
                 true => self.wrong(what),
                 false => self.wrong(&format!("with the present values of {}: {what}", keys.join(", "))),
             }
         };
         let Some(url) = filled(&self.url, settings) else { return Ok(None) };
-        let (scheme, host, port, path) = target(&url).map_err(|what| wrong(&what))?;
+        let (scheme, host, port, path) = target(&url, keys.is_empty()).map_err(|what| wrong(&what))?;
         let mut addresses = Vec::new();
         if let HostPattern::Exactly(Host::Ipv4(address)) = host {
             addresses.push(IpNet::from(std::net::IpAddr::V4(address)));
@@ -139,6 +140,18 @@ impl std::fmt::Display for FetchGrant {
             true => Ok(()),
             false => write!(f, "  (also at {})", self.addresses.join(", ")),
         }
+    }
+}
+
+impl Manifest {
+    /// Checks that the grants to fetch are valid with these live settings and the defaults. Otherwise no node
+    /// could use them.
+    pub fn check_fetches(&self, live: &BTreeMap<String, String>) -> Result<(), String> {
+        let defaults = self.config.iter().map(|(key, value)| (key.clone(), Self::setting(value)));
+        let mut settings: BTreeMap<String, String> = defaults.collect();
+        let known = live.iter().filter(|(key, _)| self.has_setting(key));
+        settings.extend(known.map(|(key, value)| (key.clone(), value.clone())));
+        self.grants.fetch.iter().try_for_each(|grant| grant.rule(&settings).map(drop))
     }
 }
 
@@ -228,8 +241,11 @@ fn filled(text: &str, settings: &BTreeMap<String, String>) -> Option<String> {
     Some(filled)
 }
 
-/// Parses the pattern of a URL.
-fn target(pattern: &str) -> Result<(String, HostPattern, Option<u16>, PathPattern), String> {
+/// Parses the pattern of a URL. An error has a part of the pattern only if `may_show` it.
+fn target(
+    pattern: &str,
+    may_show: bool,
+) -> Result<(String, HostPattern, Option<u16>, PathPattern), String> {
     let rule = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
     let form = "a URL is written as https://host/path or https://host:port/path, with a `*` only for the whole host, its \
                 first label, the port, or at the end of the path";
@@ -268,7 +284,11 @@ fn target(pattern: &str) -> Result<(String, HostPattern, Option<u16>, PathPatter
     rule(!path.contains('*'), form)?;
     // A path that is not in its normal form would permit nothing, or something else than it seems to.
     let normal = FetchUrl::parse(&format!("https://x.example{path}"))?;
-    rule(normal.path() == path, &format!("write its path as `{}`", normal.path()))?;
+    let as_normal = match may_show {
+        true => format!("write its path as `{}`", normal.path()),
+        false => "its path is not in its normal form, without dot segments and percent-encoded".to_owned(),
+    };
+    rule(normal.path() == path, &as_normal)?;
     let path = path.to_owned();
     Ok((
         scheme.to_owned(),
@@ -305,7 +325,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::manifest::Manifest;
 
     fn grant(url: &str) -> FetchGrant {
         FetchGrant { methods: vec!["GET".to_owned()], url: url.to_owned(), addresses: Vec::new() }
@@ -453,6 +472,8 @@ mod tests {
         let why = with("s3cret-host", "").unwrap_err().to_string();
         assert!(why.contains("{base}/people/*") && why.contains("base, networks"), "{why}");
         assert!(!why.contains("s3cret"), "a value may be a secret: {why}");
+        let why = with("https://x.example/s3cret/..", "").unwrap_err().to_string();
+        assert!(why.contains("normal form") && !why.contains("s3cret"), "{why}");
     }
 
     #[test]

@@ -123,13 +123,15 @@ pub(super) struct Breakers(Mutex<HashMap<Key, Breaker>>);
 pub(super) struct Passed {
     breakers: Arc<Breakers>,
     key: Key,
+    /// The host as log lines may show it.
+    shown_host: String,
     pass: Pass,
     deadline: Instant,
     is_reported: bool,
 }
 
 impl Breakers {
-    /// Lets a fetch pass that ends at this deadline.
+    /// Lets a fetch pass that ends at this deadline. `shown_host` is the host without secrets.
     ///
     /// # Errors
     /// The breaker is open; the text is for the handler.
@@ -137,6 +139,7 @@ impl Breakers {
         self: &Arc<Self>,
         handler: &Arc<str>,
         host: &str,
+        shown_host: String,
         port: u16,
         deadline: Instant,
     ) -> Result<Passed, String> {
@@ -154,7 +157,7 @@ impl Breakers {
                 )
             })?,
         };
-        Ok(Passed { breakers: self.clone(), key, pass, deadline, is_reported: false })
+        Ok(Passed { breakers: self.clone(), key, shown_host, pass, deadline, is_reported: false })
     }
 
     pub(super) fn open(&self) -> usize {
@@ -162,7 +165,7 @@ impl Breakers {
         self.0.lock().values().filter(|breaker| breaker.is_open(now)).count()
     }
 
-    fn failed(&self, key: &Key, pass: Pass, why: &str) {
+    fn failed(&self, key: &Key, host: &str, pass: Pass, why: &str) {
         let now = Instant::now();
         let mut breakers = self.0.lock();
         if !breakers.contains_key(key) && breakers.len() >= limits::BREAKERS_MAX {
@@ -174,13 +177,13 @@ impl Breakers {
         if let Change::Opened(wait) = change {
             warn!(
                 handler.name = &*key.handler,
-                host = key.host,
+                host,
                 port = key.port,
                 last = why,
                 "the circuit breaker of {} for {}:{} has opened after {} failures: its fetches fail at once, and one is \
                  tried after {} ms",
                 key.handler,
-                key.host,
+                host,
                 key.port,
                 limits::BREAKER_FAILURES,
                 wait.as_millis(),
@@ -188,16 +191,16 @@ impl Breakers {
         }
     }
 
-    fn succeeded(&self, key: &Key) {
+    fn succeeded(&self, key: &Key, host: &str) {
         let Some(breaker) = self.0.lock().remove(key) else { return };
         if breaker.state != State::Closed {
             info!(
                 handler.name = &*key.handler,
-                host = key.host,
+                host,
                 port = key.port,
                 "the circuit breaker of {} for {}:{} has closed: the service answers again",
                 key.handler,
-                key.host,
+                host,
                 key.port,
             );
         }
@@ -227,13 +230,13 @@ impl Passed {
     /// The service answered.
     pub(super) fn succeeded(mut self) {
         self.is_reported = true;
-        self.breakers.succeeded(&self.key);
+        self.breakers.succeeded(&self.key, &self.shown_host);
     }
 
-    /// The service did not answer, or answered that it cannot.
+    /// The service did not answer, or answered that it cannot. `why` has no secrets.
     pub(super) fn failed(mut self, why: &str) {
         self.is_reported = true;
-        self.breakers.failed(&self.key, self.pass, why);
+        self.breakers.failed(&self.key, &self.shown_host, self.pass, why);
     }
 }
 
@@ -243,7 +246,7 @@ impl Drop for Passed {
             return;
         }
         if Instant::now() >= self.deadline {
-            self.breakers.failed(&self.key, self.pass, "no answer in time");
+            self.breakers.failed(&self.key, &self.shown_host, self.pass, "no answer in time");
         } else {
             self.breakers.abandoned(&self.key, self.pass);
         }
@@ -321,7 +324,7 @@ mod tests {
     }
 
     fn pass(breakers: &Arc<Breakers>, handler: &str, host: &str) -> Result<Passed, String> {
-        breakers.pass(&handler.into(), host, 443, Instant::now() + Duration::from_secs(60))
+        breakers.pass(&handler.into(), host, host.into(), 443, Instant::now() + Duration::from_secs(60))
     }
 
     #[test]
@@ -352,7 +355,8 @@ mod tests {
         }
         assert_eq!(breakers.open(), 0);
         for _ in 0..limits::BREAKER_FAILURES {
-            drop(breakers.pass(&"x".into(), "a.example", 443, Instant::now()).unwrap());
+            let host = "a.example";
+            drop(breakers.pass(&"x".into(), host, host.into(), 443, Instant::now()).unwrap());
         }
         assert_eq!(breakers.open(), 1);
         let why = pass(&breakers, "x", "a.example").map(drop).unwrap_err();

@@ -75,13 +75,16 @@ pub struct Allowance<'a> {
     pub bytes_max: u64,
     /// The end of the call.
     pub deadline: Instant,
+    /// Returns a text without secrets, for log lines. A host can have one in its name.
+    pub conceal: &'a (dyn Fn(&str) -> String + Sync),
 }
 
 /// The bounds of one fetch, with all its redirects.
-struct Bounds {
+struct Bounds<'a> {
     handler: Arc<str>,
     bytes_max: u64,
     deadline: Instant,
+    conceal: &'a (dyn Fn(&str) -> String + Sync),
 }
 
 impl Default for Outbound {
@@ -115,7 +118,8 @@ impl Outbound {
         let mut networks = hop.granted(allowed.rules)?;
         let handler: Arc<str> = allowed.handler.into();
         let _in_flight = self.0.in_flight.begin(&handler, allowed.concurrency).ok_or(Error::Busy)?;
-        let by = Bounds { handler, bytes_max: allowed.bytes_max, deadline };
+        let (bytes_max, conceal) = (allowed.bytes_max, allowed.conceal);
+        let by = Bounds { handler, bytes_max, deadline, conceal };
         loop {
             let answer = self.hop(&by, &hop, &networks).await?;
             if redirects == 0 {
@@ -134,10 +138,10 @@ impl Outbound {
     }
 
     /// One request and its answer, through the circuit breaker.
-    async fn hop(&self, by: &Bounds, hop: &Hop, networks: &[IpNet]) -> Result<Answer, Error> {
+    async fn hop(&self, by: &Bounds<'_>, hop: &Hop, networks: &[IpNet]) -> Result<Answer, Error> {
         let (host, port) = (hop.url.host_text(), hop.url.port());
-        let passed =
-            self.0.breakers.pass(&by.handler, host, port, by.deadline).map_err(Error::Unavailable)?;
+        let passed = self.0.breakers.pass(&by.handler, host, (by.conceal)(host), port, by.deadline);
+        let passed = passed.map_err(Error::Unavailable)?;
         let answer = self.exchange(by, hop, networks).await;
         match &answer {
             Ok(answer) if matches!(answer.status.as_u16(), 502..=504) => {
@@ -145,14 +149,14 @@ impl Outbound {
             }
             // A service that answers too much is not dead.
             Ok(_) | Err(Error::TooLarge(_)) => passed.succeeded(),
-            Err(Error::Unavailable(why) | Error::UnknownOutcome(why)) => passed.failed(why),
+            Err(Error::Unavailable(why) | Error::UnknownOutcome(why)) => passed.failed(&(by.conceal)(why)),
             // These say nothing about the service.
             Err(Error::Refused(_) | Error::Busy) => drop(passed),
         }
         answer
     }
 
-    async fn exchange(&self, by: &Bounds, hop: &Hop, networks: &[IpNet]) -> Result<Answer, Error> {
+    async fn exchange(&self, by: &Bounds<'_>, hop: &Hop, networks: &[IpNet]) -> Result<Answer, Error> {
         let deadline = by.deadline;
         let key = Key {
             handler: by.handler.clone(),
@@ -224,7 +228,7 @@ impl Outbound {
         &self,
         url: &FetchUrl,
         mut body: Incoming,
-        &Bounds { bytes_max, deadline, .. }: &Bounds,
+        &Bounds { bytes_max, deadline, .. }: &Bounds<'_>,
     ) -> Result<Vec<u8>, Error> {
         if body.size_hint().lower() > bytes_max {
             return Err(Error::TooLarge(bytes_max));

@@ -146,7 +146,8 @@ async fn send_as(
     request: Request,
 ) -> Result<Response, Error> {
     let deadline = Instant::now() + Duration::from_secs(10);
-    let allowed = Allowance { handler, rules, concurrency: 4, bytes_max: 1000, deadline };
+    let conceal: &(dyn Fn(&str) -> String + Sync) = &str::to_owned;
+    let allowed = Allowance { handler, rules, concurrency: 4, bytes_max: 1000, deadline, conceal };
     outbound.send(&allowed, request).await
 }
 
@@ -296,7 +297,9 @@ async fn a_handler_has_its_maximum_in_flight_and_a_host_its_connections() {
     assert!(outbound.0.in_flight.0.lock().is_empty());
     // With a higher maximum of the handler, the connections of one host are the bound.
     let deadline = Instant::now() + Duration::from_millis(300);
-    let allowed = Allowance { handler: "x", rules: &rules, concurrency: 100, bytes_max: 1000, deadline };
+    let conceal: &(dyn Fn(&str) -> String + Sync) = &str::to_owned;
+    let allowed =
+        Allowance { handler: "x", rules: &rules, concurrency: 100, bytes_max: 1000, deadline, conceal };
     let all = (0..10).map(|_| outbound.send(&allowed, request("GET", &url)));
     let results = futures_util::future::join_all(all).await;
     let busy = results.iter().filter(|result| matches!(result, Err(Error::Busy))).count();
@@ -443,4 +446,27 @@ fn headers_of_the_transport_and_too_many_are_refused() {
     assert!(matches!(check(many.collect()), Err(Error::Refused(why)) if why.contains("at most 64 headers")));
     let long = of("x-a", &"y".repeat(limits::FETCH_HEADERS_BYTES_MAX));
     assert!(matches!(check(long), Err(Error::Refused(why)) if why.contains("at most 16384 bytes")));
+}
+
+#[tokio::test]
+async fn what_a_breaker_logs_and_repeats_has_no_secret() {
+    let outbound = Outbound::new(Names::of(&[]), Ages::default());
+    let rules = rules(&[("http://s3cret-key.example/*", "127.0.0.0/8")]);
+    let conceal = |text: &str| text.replace("s3cret-key", "[secret KEY]");
+    let mut last = String::new();
+    for _ in 0..=limits::BREAKER_FAILURES {
+        let allowed = Allowance {
+            handler: "x",
+            rules: &rules,
+            concurrency: 4,
+            bytes_max: 1000,
+            deadline: Instant::now() + Duration::from_secs(10),
+            conceal: &conceal,
+        };
+        match outbound.send(&allowed, request("GET", "http://s3cret-key.example/a")).await {
+            Err(Error::Unavailable(why)) => last = why,
+            other => panic!("no name has an address: {other:?}"),
+        }
+    }
+    assert!(last.contains("last: no address for [secret KEY].example"), "{last}");
 }

@@ -79,6 +79,8 @@ impl Forms {
         let label = |name: &str| [prefix, name].join(" ").trim().to_owned();
         let text = String::from_utf8_lossy(value);
         self.add(label(""), text.clone().into_owned());
+        // Hosts in URLs and names of headers are in lower case.
+        self.add(label("lower"), text.to_ascii_lowercase());
         // One character for each byte: the binary strings of JavaScript, the `latin-1` of Python.
         self.add(label("latin1"), value.iter().map(|&byte| char::from(byte)).collect());
         self.add(label("escaped"), json(&text));
@@ -225,6 +227,8 @@ mod tests {
         ] {
             assert_eq!(form(value, label).as_deref(), Some(text), "{label}");
         }
+        assert_eq!(form(b"S3cret-Key", "lower").as_deref(), Some("s3cret-key"));
+        assert_eq!(form(b"s3cret-key", "lower"), None);
         assert_eq!(form(b"\x00\xff quoted'", "debug bytes").as_deref(), Some(r"\x00\xff quoted\'"));
         assert_eq!(form(b"0123456789", "base64 0").as_deref(), Some("MDEyMzQ1Njc4O"));
         assert_eq!(form(b"\xfb\xff\xfe\xfb\xff\xfe\xfb\xff", "base64url 0").as_deref(), Some("-__--__--_"));

@@ -2,18 +2,13 @@
 //! every handler with a release that is granted the secret, so that nodes make the terms of these releases
 //! again.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
-use sqlx::postgres::{PgConnection, PgRow};
-use sqlx::{Connection, Executor, Postgres, Row};
+use sqlx::postgres::PgRow;
+use sqlx::{Executor, Postgres, Row};
 
-use super::{Repository, RepositoryError, Switch, failed_to, of_postgres};
-use crate::Error;
+use super::{Repository, RepositoryError, Switch, failed_to};
 use crate::sealing::{Sealed, SealedError, Sealing};
-use switchboard_core::Error as ConfigError;
-use switchboard_core::config::Config;
-use switchboard_postgres::{owner, poll};
+use switchboard_postgres::poll;
 
 /// A stored secret, without its value. Times are RFC 3339, UTC, to the millisecond.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,6 +20,14 @@ pub struct SecretRecord {
     pub by: String,
     pub at: String,
     /// The handlers whose running release, canary or shadow is granted it.
+    pub used_by: Vec<String>,
+}
+
+/// A secret that releases are granted which run, as a canary or a shadow too, and that no operator has set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MissingSecret {
+    pub name: String,
+    /// The handlers of these releases. Their calls get the answer `missing`.
     pub used_by: Vec<String>,
 }
 
@@ -77,6 +80,24 @@ impl Repository {
         missing(&self.pool, names).await
     }
 
+    /// Returns the secrets that are granted to what the fleet runs and that no operator has set, by name.
+    pub async fn secrets_wanted(&self) -> Result<Vec<MissingSecret>, RepositoryError> {
+        sqlx::query(
+            "select granted.name, array_agg(distinct w.name order by w.name) as used_by
+             from switchboard.running w
+             join switchboard.releases r on r.digest in (w.digest, w.canary, w.shadow)
+             cross join lateral jsonb_array_elements_text(r.manifest -> 'grants' -> 'secrets') as granted (name)
+             where not exists (select from switchboard.secrets s where s.name = granted.name)
+             group by granted.name order by granted.name",
+        )
+        .try_map(|row: PgRow| {
+            Ok(MissingSecret { name: row.try_get("name")?, used_by: row.try_get("used_by")? })
+        })
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed_to("find the secrets that are not set"))
+    }
+
     /// Returns all secrets, by name.
     pub async fn secrets_listed(&self) -> Result<Vec<SecretRecord>, RepositoryError> {
         sqlx::query(
@@ -111,10 +132,12 @@ impl Switch {
         missing(&mut *self.tx, names).await
     }
 
-    /// Returns the version that the next value of this secret has, and the id of the key of the fleet.
+    /// Returns the version that the next value of this secret has, and the id of the key of the fleet. No
+    /// secret gets a version that it had before it was removed.
     pub async fn next_secret(&mut self, name: &str) -> Result<(i64, Option<String>), RepositoryError> {
         let row = sqlx::query(
-            "select coalesce((select version from switchboard.secrets where name = $1), 0) + 1 as version,
+            "select coalesce((select version from switchboard.secrets where name = $1), secrets_removed_version) + 1
+                      as version,
                     secrets_key from switchboard.fleet",
         )
         .bind(name)
@@ -134,6 +157,38 @@ impl Switch {
             .map_err(failed_to("count the secrets"))
     }
 
+    /// Returns the size of those of these secrets that are set.
+    pub async fn secrets_bytes(&mut self, names: &[String]) -> Result<i64, RepositoryError> {
+        sqlx::query_scalar(
+            "select coalesce(sum(octet_length(sealed) - 28), 0)::bigint from switchboard.secrets
+             where name = any($1)",
+        )
+        .bind(names)
+        .fetch_one(&mut *self.tx)
+        .await
+        .map_err(failed_to("add up the secrets"))
+    }
+
+    /// Of the releases that run and are granted this secret, finds the one whose other secrets are the
+    /// largest. Returns its handler and the size of the others.
+    pub async fn largest_user_of_secret(
+        &mut self,
+        name: &str,
+    ) -> Result<Option<(String, i64)>, RepositoryError> {
+        sqlx::query_as(
+            "select w.name, coalesce(sum(octet_length(s.sealed) - 28), 0)::bigint as others
+             from switchboard.running w
+             join switchboard.releases r on r.digest in (w.digest, w.canary, w.shadow)
+             left join switchboard.secrets s on s.name <> $1 and r.manifest -> 'grants' -> 'secrets' ? s.name
+             where r.manifest -> 'grants' -> 'secrets' ? $1
+             group by w.name, r.digest order by others desc limit 1",
+        )
+        .bind(name)
+        .fetch_optional(&mut *self.tx)
+        .await
+        .map_err(failed_to("add up the secrets"))
+    }
+
     /// Returns the handlers with a release that is granted the secret, by name.
     pub async fn users_of_secret(&mut self, name: &str) -> Result<Vec<String>, RepositoryError> {
         sqlx::query_scalar(USERS)
@@ -150,12 +205,16 @@ impl Switch {
 
     /// Removes the secret and commits. None: it was not set, and nothing changed.
     pub async fn remove_secret(mut self, name: &str) -> Result<Option<SecretChanged>, RepositoryError> {
-        let removed = sqlx::query("delete from switchboard.secrets where name = $1")
-            .bind(name)
-            .execute(&mut *self.tx)
-            .await
-            .map_err(failed_to("remove a secret"))?;
-        if removed.rows_affected() == 0 {
+        let remembered = sqlx::query(
+            "with removed as (delete from switchboard.secrets where name = $1 returning version)
+             update switchboard.fleet
+             set secrets_removed_version = greatest(secrets_removed_version, removed.version) from removed",
+        )
+        .bind(name)
+        .execute(&mut *self.tx)
+        .await
+        .map_err(failed_to("remove a secret"))?;
+        if remembered.rows_affected() == 0 {
             return Ok(None);
         }
         self.change_secret(name, None, "").await.map(Some)
@@ -198,78 +257,6 @@ impl Switch {
     }
 }
 
-/// The result of sealing all secrets again.
-#[derive(Debug, Default, PartialEq)]
-pub struct Resealed {
-    /// The number of secrets that had another key before.
-    pub count: usize,
-    /// The secrets that this process cannot open, with the reasons. They stay as they are.
-    pub unopened: Vec<SealedError>,
-}
-
-/// Seals all secrets under the key of `secret`, in one transaction, and makes it the key of the fleet. The
-/// values stay the same, so no node has to read them again.
-///
-/// # Errors
-/// A setting is missing, or Postgres fails. Then nothing has changed.
-pub async fn reseal(config: &Config) -> Result<Resealed, Error> {
-    let of_setting = |missing: ConfigError| Error::Host(missing.to_string());
-    let sealing = Sealing::of(config).map_err(of_setting)?;
-    let url = config.database_url().map_err(of_setting)?;
-    let connected = owner::connect(url, "switchboard migrate").await;
-    let mut connection =
-        connected.map_err(|error| of_postgres("connect for sealing the secrets again", &Arc::new(error)))?;
-    let resealed = reseal_in(&mut connection, &sealing).await;
-    let _ = connection.close().await;
-    Ok(resealed?)
-}
-
-pub(crate) async fn reseal_in(
-    connection: &mut PgConnection,
-    sealing: &Sealing,
-) -> Result<Resealed, RepositoryError> {
-    let attempt = "seal the secrets again";
-    let mut tx = connection.begin().await.map_err(failed_to(attempt))?;
-    // Nothing is set meanwhile.
-    sqlx::query("select from switchboard.fleet for update")
-        .execute(&mut *tx)
-        .await
-        .map_err(failed_to("lock the fleet for sealing the secrets again"))?;
-    let others =
-        sqlx::query("select name, version, key_id, sealed from switchboard.secrets where key_id <> $1")
-            .bind(sealing.key_id())
-            .try_map(stored)
-            .fetch_all(&mut *tx)
-            .await
-            .map_err(failed_to("read secrets"))?;
-    let mut resealed = Resealed::default();
-    for secret in others {
-        let value = match secret.open(sealing) {
-            Ok(value) => value,
-            Err(error) => {
-                resealed.unopened.push(error);
-                continue;
-            }
-        };
-        let sealed = sealing.seal(&secret.name, secret.version, &value, None);
-        sqlx::query("update switchboard.secrets set key_id = $2, sealed = $3 where name = $1")
-            .bind(&secret.name)
-            .bind(&sealed.key_id)
-            .bind(&sealed.bytes)
-            .execute(&mut *tx)
-            .await
-            .map_err(failed_to(attempt))?;
-        resealed.count += 1;
-    }
-    sqlx::query("update switchboard.fleet set secrets_key = $1")
-        .bind(sealing.key_id())
-        .execute(&mut *tx)
-        .await
-        .map_err(failed_to(attempt))?;
-    tx.commit().await.map_err(failed_to(attempt))?;
-    Ok(resealed)
-}
-
 async fn missing<'c>(
     executor: impl Executor<'c, Database = Postgres>,
     names: &[String],
@@ -287,7 +274,7 @@ async fn missing<'c>(
     .map_err(failed_to("read the names of secrets"))
 }
 
-fn stored(row: PgRow) -> Result<StoredSecret, sqlx::Error> {
+pub(super) fn stored(row: PgRow) -> Result<StoredSecret, sqlx::Error> {
     Ok(StoredSecret {
         name: row.try_get("name")?,
         version: row.try_get("version")?,

@@ -88,14 +88,15 @@ impl<L: Load> Deployer<L> {
         ended: TrafficShare,
         origin: Origin<'_>,
     ) -> Result<Outcome, Error> {
-        let running = self.fleet.load_stored(before.digest).await?;
         let digest = before.digest;
         let to = match action {
             Action::Unshadow => Running { shadow: None, ..before },
             _ => Running { canary: None, ..before },
         };
         let change = origin.change(action, to, digest, Some(ended.digest), None);
-        self.switch(&change, Some(running.manifest()), origin.began).await
+        // No release begins to run, so nothing is checked: a secret that was removed or does not open must
+        // not keep a bad candidate alive.
+        self.switch(&change, None, origin.began).await
     }
 }
 

@@ -64,8 +64,12 @@ impl<L: Load> Deployer<L> {
             Some(hex) => self.find(Some(name), hex).await?,
             None => self.fleet.repository.previous(name).await?.ok_or(Error::NothingBefore)?,
         };
-        if let Some(same) = before.running().filter(|now| now.digest == digest && now.canary.is_none()) {
-            return self.unchanged(Action::Rollback, same.clone(), origin.began).await;
+        if let Some(running) = before.running().filter(|now| now.digest == digest) {
+            // It runs already, so only its canary can end.
+            return match running.canary {
+                Some(_) => self.withdraw(running.clone(), origin).await,
+                None => self.unchanged(Action::Rollback, running.clone(), origin.began).await,
+            };
         }
         let release = self.fleet.load_stored(digest).await?;
         let change = Change::of_running(Action::Rollback, name, digest, &before, origin);
@@ -107,7 +111,7 @@ impl<L: Load> Deployer<L> {
     }
 
     /// Makes a switch and waits for the nodes. `manifest` is that of the release that begins to run, or
-    /// becomes a canary or a shadow; None at a retirement.
+    /// becomes a canary or a shadow; None at a retirement, and when only a candidate ends.
     pub(super) async fn switch(
         &self,
         change: &Change<'_>,
@@ -128,15 +132,16 @@ impl<L: Load> Deployer<L> {
             if !missing.is_empty() {
                 return Err(Error::SecretsMissing(missing));
             }
+            let bytes = switch.secrets_bytes(&manifest.grants.secrets).await?;
+            if bytes > limits::SECRETS_BYTES_MAX {
+                return Err(Error::SecretsTooLarge { handler: manifest.name.clone(), bytes });
+            }
             let declared = switch.running().await?;
             if matches!(change.action, Action::Canary | Action::Shadow) {
                 let runs = declared.iter().find(|(running, _)| running.name == change.to.name);
                 runs.map_or(Ok(()), |(_, running)| covers(running, manifest))?;
             }
-            // The end of a candidate gives no other release more users.
-            if !matches!(change.action, Action::Withdraw | Action::Unshadow) {
-                settings::fits(&switch.settings(&manifest.name).await?, manifest)?;
-            }
+            settings::fits(&switch.settings(&manifest.name).await?, manifest)?;
             check_conflicts(declared.into_iter().map(|(_, manifest)| manifest), manifest)?;
         }
         let generation = match switch.to(change).await? {

@@ -114,6 +114,21 @@ impl<L: Load> Fleet<L> {
         self.load(&ReleaseFile::parse(bytes)?).await
     }
 
+    /// Loads a release for the follower. A release that runs on this node in any role stays usable when its
+    /// present inputs cannot be made or do not fit: it keeps its former ones, and the reason is returned too.
+    /// So a canary ends, for instance, on a node that cannot open a secret.
+    pub(crate) async fn load_to_follow(
+        &self,
+        digest: Digest,
+    ) -> Result<(Arc<L::Release>, Option<Error>), Error> {
+        match (self.load_stored(digest).await, self.runs_here(digest)) {
+            // A failure of Postgres says nothing about the inputs.
+            (Err(Error::Backend(error)), _) => Err(Error::Backend(error)),
+            (Err(reason), Some(release)) => Ok((release, Some(reason))),
+            (loaded, _) => Ok((loaded?, None)),
+        }
+    }
+
     /// Stores a report of this node about a handler.
     pub(crate) async fn report(&self, report: &Report) -> Result<(), RepositoryError> {
         let overrides: Vec<String> = self.config.handler_overrides(&report.name).into_keys().collect();
@@ -136,7 +151,7 @@ impl<L: Load> Fleet<L> {
     async fn with_present_inputs(&self, release: Arc<L::Release>) -> Result<Arc<L::Release>, Error> {
         let _one_at_a_time = self.applying.lock().await;
         let inputs = self.inputs(release.manifest()).await?;
-        self.loader.apply(&release, &inputs)?;
+        self.loader.apply(&release, inputs).await?;
         Ok(release)
     }
 
@@ -144,9 +159,12 @@ impl<L: Load> Fleet<L> {
     /// been loaded again since.
     fn held(&self, digest: Digest) -> Option<Arc<L::Release>> {
         let kept = self.loaded().get(digest);
-        let current = self.registry.current();
-        let runs = current.handlers().find_map(|entry| entry.release(digest)).cloned();
-        runs.or(kept)
+        self.runs_here(digest).or(kept)
+    }
+
+    /// Returns the release with this digest, if it runs on this node, as a canary or a shadow too.
+    fn runs_here(&self, digest: Digest) -> Option<Arc<L::Release>> {
+        self.registry.current().handlers().find_map(|entry| entry.release(digest)).cloned()
     }
 
     /// Returns the metrics of the loaded releases' calls in the Prometheus text format.

@@ -1,11 +1,12 @@
 //! How one node follows the fleet: when the generation has risen, it loads the new releases, swaps its
 //! routing table and reports the result.
 
+mod missing;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
@@ -16,7 +17,7 @@ use super::super::repository::{Hint, Report, RepositoryError, Running, TrafficSh
 use super::fleet::{Fleet, in_time};
 use super::shadows::Shadows;
 use crate::Error;
-use switchboard_core::ids::Digest;
+use missing::MissingReleases;
 use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_postgres::poll::Poll;
@@ -28,7 +29,7 @@ struct FollowState {
     /// The last generation that was handled. None before the first pass, because an empty fleet has
     /// generation 0.
     generation: Option<i64>,
-    /// Handlers whose release does not load on this node, by name.
+    /// Handlers of which this node lacks something, by name.
     failed: BTreeMap<String, Failed>,
     /// Reports that are not stored in Postgres yet: the newest one of each handler.
     unreported: BTreeMap<String, Report>,
@@ -38,67 +39,21 @@ struct Failed {
     generation: i64,
     again_at: Instant,
     wait: Duration,
-    error: String,
+    lack: Lack,
 }
 
-/// The releases that the fleet runs and this node does not. Kept apart from `FollowState`, which stays locked
-/// while a release is compiled.
-#[derive(Default)]
-struct MissingReleases(Mutex<Option<BTreeMap<String, MissingRelease>>>);
-
-struct MissingRelease {
-    digest: Digest,
-    /// True when the node runs the release, but with former inputs.
-    runs: bool,
-    since: Instant,
-    /// None: the release is being loaded.
-    error: Option<String>,
+/// What this node lacks of a handler.
+#[derive(Clone)]
+struct Lack {
+    why: String,
+    /// True when the running release runs here, but with former inputs. Otherwise it does not load, or it
+    /// runs as it should and a candidate lacks something.
+    has_former_inputs: bool,
 }
 
-impl MissingReleases {
-    /// Compares what the fleet should run with what runs here.
-    fn update<R>(&self, wanted: &[Running], current: &RoutingTable<R>, state: &FollowState)
-    where
-        R: Observable,
-    {
-        let mut missing = self.0.lock();
-        let mut before = missing.take().unwrap_or_default();
-        let absent = wanted.iter().filter_map(|running| {
-            let failed = state.failed.get(&running.name);
-            let failed = failed.filter(|failed| failed.generation == running.generation);
-            let error = failed.map(|failed| failed.error.clone());
-            let entry = current.by_name(&running.name).filter(|entry| entry.digest == running.digest);
-            let runs = match entry {
-                // The failure is that of a candidate, and the entry has the present inputs.
-                Some(entry) if error.is_none() || entry.generation == running.generation => return None,
-                other => other.is_some(),
-            };
-            let known = before.remove(&running.name).filter(|release| release.digest == running.digest);
-            let since = known.map_or_else(Instant::now, |release| release.since);
-            Some((running.name.clone(), MissingRelease { digest: running.digest, runs, since, error }))
-        });
-        *missing = Some(absent.collect());
-    }
-
-    fn messages(&self) -> Vec<String> {
-        let missing = self.0.lock();
-        let Some(missing) = &*missing else {
-            return vec!["this node has not read the running releases from Postgres yet".to_owned()];
-        };
-        let messages = missing.iter().filter_map(|(name, wanted)| {
-            let release = wanted.digest.short();
-            match &wanted.error {
-                Some(error) if wanted.runs => {
-                    Some(format!("handler `{name}` keeps its former settings on this node: {error}"))
-                }
-                Some(error) => Some(format!("handler `{name}` does not run release {release} on this node: {error}")),
-                None if wanted.since.elapsed() > limits::DEPLOY_WAIT => Some(format!(
-                    "handler `{name}` does not run release {release} on this node yet: the release is still being loaded"
-                )),
-                None => None,
-            }
-        });
-        messages.collect()
+impl Lack {
+    fn of_release(why: impl ToString) -> Self {
+        Self { why: why.to_string(), has_former_inputs: false }
     }
 }
 
@@ -108,8 +63,8 @@ struct LoadedHandler<R> {
     release: Arc<R>,
     canary: Option<Candidate<R>>,
     shadow: Option<Candidate<R>>,
-    /// Which canary or shadow is missing, and why.
-    absent: Option<String>,
+    /// Which release has former inputs, or which canary or shadow is missing, and why.
+    lack: Option<Lack>,
 }
 
 impl<R: Observable> LoadedHandler<R> {
@@ -197,11 +152,11 @@ impl<L: Load> Follower<L> {
         self.missing.update(&wanted, &self.fleet.registry.current(), state);
         let mut ready = Vec::new();
         for running in self.pending(state, &wanted) {
-            match self.fleet.load_stored(running.digest).await {
-                Ok(release) => ready.push(self.load_candidates(running, release).await?),
+            match self.fleet.load_to_follow(running.digest).await {
+                Ok((release, former)) => ready.push(self.load_candidates(running, release, former).await?),
                 // Postgres failed between two reads: this says nothing about the release.
                 Err(Error::Backend(error)) => return Err(error),
-                Err(reason) => self.record_failure(state, &running, reason.to_string()),
+                Err(reason) => self.record_failure(state, &running, Lack::of_release(reason)),
             }
         }
         self.swap(state, &wanted, ready);
@@ -225,27 +180,35 @@ impl<L: Load> Follower<L> {
     }
 
     /// Loads the canary and the shadow of a handler. When one does not load here, the running release still
-    /// runs, and the failure is reported.
+    /// runs, and the failure is reported. `former` says why the running release has former inputs.
     async fn load_candidates(
         &self,
         running: Running,
         release: Arc<L::Release>,
+        former: Option<Error>,
     ) -> Result<LoadedHandler<L::Release>, RepositoryError> {
-        let (mut canary, mut shadow, mut absent) = (None, None, None);
+        let has_former_inputs = former.is_some();
+        let mut whys: Vec<String> = former.iter().map(Error::to_string).collect();
+        let (mut canary, mut shadow) = (None, None);
         for (share, what, slot) in
             [(running.canary, "canary", &mut canary), (running.shadow, "shadow", &mut shadow)]
         {
             let Some(TrafficShare { digest, percent }) = share else { continue };
-            match self.fleet.load_stored(digest).await {
-                Ok(release) => *slot = Some(Candidate { digest, release, percent }),
+            let short = digest.short();
+            match self.fleet.load_to_follow(digest).await {
+                Ok((release, former)) => {
+                    let why = |reason: Error| format!("the {what} {short} keeps its former settings: {reason}");
+                    whys.extend(former.map(why));
+                    *slot = Some(Candidate { digest, release, percent });
+                }
                 Err(Error::Backend(error)) => return Err(error),
                 Err(reason) => {
-                    absent =
-                        Some(format!("the {what} {} does not run on this node: {reason}", digest.short()));
+                    whys.push(format!("the {what} {short} does not run on this node: {reason}"));
                 }
             }
         }
-        Ok(LoadedHandler { running, release, canary, shadow, absent })
+        let lack = (!whys.is_empty()).then(|| Lack { why: whys.join("; "), has_former_inputs });
+        Ok(LoadedHandler { running, release, canary, shadow, lack })
     }
 
     /// Returns what should run and does not run here, the oldest switch first, without releases that failed
@@ -299,29 +262,29 @@ impl<L: Load> Follower<L> {
         let fresh: Vec<_> = ready
             .into_iter()
             .map(|ready| {
-                let (running, absent) = (ready.running.clone(), ready.absent.clone());
+                let (running, lack) = (ready.running.clone(), ready.lack.clone());
                 let before = current.by_name(&running.name).map(|entry| &**entry);
                 let entry = Arc::new(ready.entry(before));
                 entries.insert(running.name.clone(), entry.clone());
-                (running, absent, entry)
+                (running, lack, entry)
             })
             .collect();
         if let Ok(next) = RoutingTable::of(entries.into_values()) {
             fresh.iter().for_each(|(.., entry)| self.attach_observers(current.by_name(&entry.name), entry));
             self.fleet.registry.swap(next);
-            for (running, absent, entry) in fresh {
-                self.record_success(state, &running, absent, &entry, &current);
+            for (running, lack, entry) in fresh {
+                self.record_success(state, &running, lack, &entry, &current);
             }
             return;
         }
-        for (running, absent, entry) in fresh {
+        for (running, lack, entry) in fresh {
             match self.fleet.registry.current().with(entry.clone()) {
                 Ok(next) => {
                     self.attach_observers(current.by_name(&entry.name), &entry);
                     self.fleet.registry.swap(next);
-                    self.record_success(state, &running, absent, &entry, &current);
+                    self.record_success(state, &running, lack, &entry, &current);
                 }
-                Err(conflict) => self.record_failure(state, &running, conflict.to_string()),
+                Err(conflict) => self.record_failure(state, &running, Lack::of_release(conflict)),
             }
         }
     }
@@ -363,13 +326,13 @@ impl<L: Load> Follower<L> {
         &self,
         state: &mut FollowState,
         running: &Running,
-        absent: Option<String>,
+        lack: Option<Lack>,
         entry: &Entry<L::Release>,
         before: &RoutingTable<L::Release>,
     ) {
         let Running { name, digest, generation, .. } = running;
-        if let Some(absent) = absent {
-            return self.record_failure(state, running, absent);
+        if let Some(lack) = lack {
+            return self.record_failure(state, running, lack);
         }
         let (release, before) = (digest.short(), before.by_name(name));
         let beside = |share: Option<TrafficShare>, what| {
@@ -391,18 +354,22 @@ impl<L: Load> Follower<L> {
         state.unreported.insert(name.clone(), report);
     }
 
-    fn record_failure(&self, state: &mut FollowState, running: &Running, error: String) {
+    fn record_failure(&self, state: &mut FollowState, running: &Running, lack: Lack) {
         let Running { name, digest, generation, .. } = running;
-        let kept = self.fleet.registry.current().by_name(name).map(|entry| (entry.digest, entry.generation));
-        let has_former_inputs = kept.is_some_and(|(kept, of)| kept == *digest && of != *generation);
-        let kept = kept.map(|(digest, _)| digest);
-        let release = digest.short();
+        let kept = self.fleet.registry.current().by_name(name).map(|entry| entry.digest);
+        let (release, error) = (digest.short(), &lack.why);
         metrics::counter!("switchboard_swaps_refused_total", "handler" => name.clone()).increment(1);
-        let stays = kept.map_or_else(|| "no release".to_owned(), |digest| digest.short());
-        if has_former_inputs {
-            warn!(handler.name = %name, handler.release = %release, generation, error, "{name} keeps its former settings on this node: {error}");
-        } else {
-            warn!(handler.name = %name, handler.release = %release, generation, error, "release {release} of {name} was refused on this node: {error}; {stays} stays active");
+        match kept {
+            Some(kept) if kept == *digest && lack.has_former_inputs => {
+                warn!(handler.name = %name, handler.release = %release, generation, error, "{name} keeps its former settings on this node: {error}");
+            }
+            Some(kept) if kept == *digest => {
+                warn!(handler.name = %name, handler.release = %release, generation, error, "{name} runs {release} on this node, but not all that the fleet runs: {error}");
+            }
+            kept => {
+                let stays = kept.map_or_else(|| "no release".to_owned(), |digest| digest.short());
+                warn!(handler.name = %name, handler.release = %release, generation, error, "release {release} of {name} was refused on this node: {error}; {stays} stays active");
+            }
         }
         let wait = match state.failed.get(name) {
             Some(failed) if failed.generation == *generation => {
@@ -410,11 +377,11 @@ impl<L: Load> Follower<L> {
             }
             _ => limits::LOAD_AGAIN_AFTER_MIN,
         };
-        let again_at = Instant::now() + wait;
-        let failed = Failed { generation: *generation, again_at, wait, error: error.clone() };
-        state.failed.insert(name.clone(), failed);
-        let report = Report { name: name.clone(), generation: *generation, digest: kept, error: Some(error) };
+        let report =
+            Report { name: name.clone(), generation: *generation, digest: kept, error: Some(error.clone()) };
         state.unreported.insert(name.clone(), report);
+        let failed = Failed { generation: *generation, again_at: Instant::now() + wait, wait, lack };
+        state.failed.insert(name.clone(), failed);
     }
 
     /// Follows the polls and the hints.
@@ -471,8 +438,16 @@ impl<L: Load> Follower<L> {
         let _ = in_time("remove a node", self.fleet.repository.leave(self.fleet.node)).await;
     }
 
+    /// Reports all handlers, and those of which this node lacks something with the reason.
     fn report_again(&self, state: &mut FollowState) {
-        for entry in self.fleet.registry.current().handlers() {
+        let current = self.fleet.registry.current();
+        for (name, failed) in &state.failed {
+            let digest = current.by_name(name).map(|entry| entry.digest);
+            let (generation, error) = (failed.generation, Some(failed.lack.why.clone()));
+            let report = Report { name: name.clone(), generation, digest, error };
+            state.unreported.entry(name.clone()).or_insert(report);
+        }
+        for entry in current.handlers() {
             let report = Report {
                 name: entry.name.clone(),
                 generation: entry.generation,

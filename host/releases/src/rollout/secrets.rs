@@ -65,7 +65,16 @@ impl<L: Load> Deployer<L> {
         if switch.other_secrets(name).await? >= limits::SECRETS_MAX {
             return Err(Error::TooManySecrets);
         }
+        if let Some((handler, others)) = switch.largest_user_of_secret(name).await? {
+            let bytes = others + value.len() as i64;
+            if bytes > limits::SECRETS_BYTES_MAX {
+                return Err(Error::SecretsTooLarge { handler, bytes });
+            }
+        }
         let (version, key) = switch.next_secret(name).await?;
+        if key.as_deref().is_some_and(|key| !sealing.has(key)) {
+            return Err(Error::OtherFleetKey);
+        }
         let sealed = sealing.seal(name, version, value, key.as_deref());
         let secret = StoredSecret { name: name.to_owned(), version, sealed };
         let changed = switch.set_secret(&secret, origin.by).await?;

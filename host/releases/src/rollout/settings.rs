@@ -157,8 +157,8 @@ impl<L: Load> Deployer<L> {
     }
 }
 
-/// Checks that stored values follow the rules of a release. A key that the release does not name has no
-/// effect.
+/// Checks that stored values follow the rules of a release, and that its grants to fetch are valid with them.
+/// A key that the release does not name has no effect.
 pub(super) fn fits(stored: &LiveSettings, manifest: &Manifest) -> Result<(), SettingError> {
     for (key, live) in stored.iter().filter(|(key, _)| manifest.has_setting(key)) {
         manifest.check_setting(key, &live.value).map_err(|why| SettingError::Stored {
@@ -168,7 +168,13 @@ pub(super) fn fits(stored: &LiveSettings, manifest: &Manifest) -> Result<(), Set
             why,
         })?;
     }
-    Ok(())
+    let live: BTreeMap<String, String> =
+        stored.iter().map(|(key, live)| (key.clone(), live.value.clone())).collect();
+    if !live.keys().any(|key| manifest.has_setting(key)) {
+        return Ok(());
+    }
+    let handler = manifest.name.clone();
+    manifest.check_fetches(&live).map_err(|why| SettingError::Fetches { handler, why })
 }
 
 fn values(stored: LiveSettings) -> BTreeMap<String, String> {
@@ -251,7 +257,10 @@ fn check(
             "the live settings of the handler would have {bytes} bytes together; the maximum is {most}"
         )));
     }
-    Ok(())
+    if changes.is_empty() {
+        return Ok(());
+    }
+    users.check_fetches(after).map_err(SettingError::Invalid)
 }
 
 fn view(users: &Users, key: &str, stored: &LiveSettings, here: Option<&Override>) -> SettingView {

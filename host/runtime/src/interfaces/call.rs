@@ -408,7 +408,7 @@ impl Source {
     ) -> Result<Action, Stop> {
         let shown = || {
             let mut args = recording::value_of(args);
-            secrets.conceal(&mut args);
+            secrets.conceal_raw(&mut args);
             args
         };
         let mut delay = Duration::ZERO;

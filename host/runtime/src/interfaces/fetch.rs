@@ -98,12 +98,14 @@ async fn one(
     };
     // A release always gets its share of the node's connections, and more only while others do not need them.
     let Some(_share) = terms.fetches.take(1) else { return Err(Error::Busy) };
+    let conceal = |text: &str| terms.secrets.conceal_text(text).into_owned();
     let allowed = Allowance {
         handler: &terms.handler,
         rules: &terms.fetch,
         concurrency: terms.limits.fetch_concurrency,
         bytes_max: terms.limits.fetch_bytes,
         deadline,
+        conceal: &conceal,
     };
     outbound.send(&allowed, request).await
 }

@@ -15,9 +15,12 @@ use switchboard_releases::Origin;
 use switchboard_runtime::Load;
 
 impl<L: Load> Admin<L> {
+    /// The secrets that are set, and those that releases are granted which run and that are not set.
     pub(super) async fn secrets(&self, request: &AdminRequest) -> Result<Answer, Problem> {
-        let secrets = self.rollout.repository().secrets_listed().await.map_err(unavailable)?;
-        Ok(request.json(&json!({ "secrets": secrets })))
+        let repository = self.rollout.repository();
+        let secrets = repository.secrets_listed().await.map_err(unavailable)?;
+        let missing = repository.secrets_wanted().await.map_err(unavailable)?;
+        Ok(request.json(&json!({ "secrets": secrets, "missing": missing })))
     }
 
     /// The body is the value, byte for byte.
@@ -37,12 +40,15 @@ impl<L: Load> Admin<L> {
 
     /// `{"force": true}` removes a secret that a running release needs.
     pub(super) async fn remove_secret(&self, name: &str, request: AdminRequest) -> Result<Answer, Problem> {
-        let (id, by) = (request.id.clone(), request.by.name.clone());
+        let (id, by, detail) = (request.id.clone(), request.by.name.clone(), request.detail.clone());
         let force = match request.fields().await?.get("force") {
             None | Some(Value::Null) => false,
             Some(Value::Bool(force)) => *force,
             Some(_) => return Err(Code::Invalid.problem("`force` must be true or false").field("force")),
         };
+        if force {
+            detail.set("force");
+        }
         let removed = self.rollout.deployer.remove_secret(name, force, Origin::new(&by, None)).await;
         let outcome = removed.map_err(refused)?;
         info!(request_id = %id, by, secret = name, force, "an operator has removed the secret {name}");

@@ -12,6 +12,7 @@ use super::super::Deployment;
 use super::super::tests::Node;
 use super::*;
 use crate::outcome::{Outcome, State};
+use crate::repository::{Action, Change, SwitchResult};
 use switchboard_core::config::Config;
 use switchboard_core::ids::Digest;
 use switchboard_protocol::wire::problem::Code;
@@ -157,6 +158,29 @@ async fn what_breaks_a_rule_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_value_that_breaks_a_grant_to_fetch_is_refused() {
+    with_database(|pool| async move {
+        let node = Node::start("a", &pool).await;
+        let granted = |url: &str| {
+            let grant = format!("[grants]\nfetch = [{{ methods = [\"GET\"], url = \"{url}\" }}]");
+            file("send", &format!("{SEND}\n[config]\nbase = \"https://x.example\"\n{grant}"), url)
+        };
+        node.deploy(&granted("{base}/*")).await.unwrap();
+        // No node could use it, so all nodes would keep the former settings, and none would be ready.
+        let refused = node.change(set(&[("base", "s3cret.example")])).await.unwrap_err();
+        assert!(matches!(refused, Error::Setting(SettingError::Invalid(_))), "{refused}");
+        let why = refused.to_string();
+        assert!(why.contains("with the present values of base") && !why.contains("s3cret"), "{why}");
+        node.change(set(&[("base", "https://y.example")])).await.unwrap();
+
+        let refused = node.deploy(&granted("https://{base}/*")).await.unwrap_err();
+        assert!(matches!(refused, Error::Setting(SettingError::Fetches { .. })), "{refused}");
+        node.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn all_settings_together_are_bounded() {
     with_database(|pool| async move {
         let node = Node::start("a", &pool).await;
@@ -276,6 +300,30 @@ async fn a_release_must_fit_the_live_settings_of_its_handler() {
         node.change(set(&[("votes", "1")])).await.unwrap();
         node.rollout.deployer.rollback("send", None, Origin::new("ana", None)).await.unwrap();
         assert_eq!((node.runs("send"), node.live("votes").as_deref()), (Some(Digest::of(&first)), Some("1")));
+        node.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_change_of_settings_does_not_refuse_a_deploy_that_began_before_it() {
+    with_database(|pool| async move {
+        let node = Node::start("a", &pool).await;
+        let repository = node.rollout.repository();
+        let (first, second) = (send("first", 10), send("second", 10));
+        node.deploy(&second).await.unwrap();
+        node.deploy(&first).await.unwrap();
+        // A deploy reads the state, and takes seconds to compile.
+        let seen = repository.handler_state("send").await.unwrap();
+        node.change(set(&[("votes", "4")])).await.unwrap();
+        assert!(repository.handler_state("send").await.unwrap().generation() > seen.generation());
+        let digest = Digest::of(&second);
+        let change = Change::of_running(Action::Deploy, "send", digest, &seen, Origin::new("ana", None));
+        let switched = repository.switch().await.unwrap().to(&change).await.unwrap();
+        assert!(matches!(switched, SwitchResult::To { .. }), "{switched:?}");
+        // Of two that have seen the same state, the second loses.
+        let lost = repository.switch().await.unwrap().to(&change).await.unwrap();
+        assert!(matches!(lost, SwitchResult::Lost { to: Some(_) }), "{lost:?}");
         node.stop().await;
     })
     .await;
