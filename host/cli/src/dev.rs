@@ -108,7 +108,7 @@ async fn swap(
     client: &Client,
     built: &Built,
     key: Option<&SigningKey>,
-    wanted: impl Fn(&build::ReleaseFile) -> bool,
+    wanted: impl Fn(&build::BuiltHandler) -> bool,
     out: &Output,
 ) {
     for file in built.handlers.iter().filter(|file| wanted(file)) {

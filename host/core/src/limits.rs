@@ -1067,3 +1067,6 @@ pub const DEV_QUIET_WAIT: Duration = Duration::from_millis(50);
 /// Maximum number of changed files whose names `switchboard dev` keeps; beyond it only the fact of a change
 /// counts.
 pub const DEV_CHANGED_FILES_MAX: usize = 256;
+/// Maximum number of words of `build.command` in a manifest: a program and its arguments. A manifest with a
+/// longer command is invalid; such a command belongs into a script.
+pub const BUILD_COMMAND_WORDS_MAX: usize = 64;
