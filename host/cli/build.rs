@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 /// Files and directories of files, each with its name in the binary.
-const EMBEDDED: [(&str, &str); 4] = [
+const EMBEDDED: [(&str, &str); 5] = [
+    ("templates", "templates"),
     ("wit", "../../wit"),
     ("sdk/Cargo.toml", "../../handlers/sdk/Cargo.toml"),
     ("sdk/src", "../../handlers/sdk/src"),

@@ -1,7 +1,7 @@
-//! `switchboard build`: builds release files of handlers. One cargo call compiles all crates of the directory,
-//! also if one handler is named: cargo unifies the features of crates that it builds together, and the digest
-//! of a handler must not depend on the others. A handler in another language has a command in its manifest
-//! (`[build]`), which makes its component.
+//! `switchboard build`: builds release files of handlers. One cargo call compiles all crates of the
+//! directory, also if one handler is named: cargo unifies the features of crates that it builds together, and
+//! the digest of a handler must not depend on the others. A handler in another language has a command in its
+//! manifest (`[build]`), which makes its component.
 
 mod command;
 pub(super) mod component;

@@ -1,5 +1,5 @@
-//! The files that are in the binary, by directory: `wit` (the contract) and `sdk` (the crate for handlers in
-//! Rust, without its link to the contract).
+//! The files that are in the binary, by directory: `wit` (the contract), `sdk` (the crate for handlers in
+//! Rust, without its link to the contract), and `templates` (of new handlers).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,15 @@ pub(crate) fn below(directory: &str) -> impl Iterator<Item = (&'static str, &'st
         let path = path.strip_prefix(directory)?.strip_prefix('/')?;
         Some((path, *text))
     })
+}
+
+/// The text of a template.
+///
+/// # Panics
+/// If there is no such template. The tests make a handler of every kind.
+pub(crate) fn template(path: &str) -> &'static str {
+    let mut found = below("templates").filter(|(name, _)| *name == path);
+    found.next().unwrap_or_else(|| panic!("there is no template {path}")).1
 }
 
 /// The files of the sdk as a crate of its own.

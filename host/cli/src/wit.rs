@@ -1,6 +1,6 @@
-//! `switchboard wit`: prints or writes the contract between host and handlers, as this version has it: in WIT,
-//! as declarations for TypeScript, or as the crate for handlers in Rust. With a new version of the command
-//! line, an author renews the files that `switchboard new` wrote.
+//! `switchboard wit`: prints or writes the contract between host and handlers, as this version has it: in
+//! WIT, as declarations for TypeScript, or as the crate for handlers in Rust. With a new version of the
+//! command line, an author renews the files that `switchboard new` wrote.
 
 mod declarations;
 

@@ -59,7 +59,8 @@ impl Source {
         Failure::failed(format!("{}: {what}", self.directory.join(MANIFEST).display()))
     }
 
-    /// The manifest for the release: valid, with its scripts inlined, without `[build]`, in a canonical order.
+    /// The manifest for the release: valid, with its scripts inlined, without `[build]`, in a canonical
+    /// order.
     pub(crate) fn manifest(&self) -> Result<String, Failure> {
         let complain = |what: String| self.complaint(what);
         let (text, _) = self.read()?;

@@ -93,8 +93,10 @@ impl PendingChange {
 /// Returns false for files of builds and temporary files of editors. Vim creates a file `4913` to check
 /// whether it may write.
 fn is_source(path: &Path) -> bool {
-    let is_temporary =
-        |name: &str| name.starts_with('.') || name.ends_with('~') || name == "target" || name == "4913";
+    let is_temporary = |name: &str| {
+        let is_made = matches!(name, "target" | "node_modules" | "__pycache__" | "4913");
+        is_made || name.starts_with('.') || name.ends_with('~')
+    };
     !path.as_os_str().is_empty()
         && path.iter().all(|part| part.to_str().is_some_and(|name| !is_temporary(name)))
 }
@@ -111,9 +113,17 @@ mod tests {
         for source in ["echo/src/lib.rs", "echo/handler.toml", "sdk/src/http.rs", "echo/scripts/rate.lua"] {
             assert!(is_source(Path::new(source)), "{source}");
         }
-        for temporary in
-            ["", "echo/src/.lib.rs.swp", "echo/src/lib.rs~", "target/debug/x", "echo/src/4913", ".git/HEAD"]
-        {
+        for temporary in [
+            "",
+            "echo/src/.lib.rs.swp",
+            "echo/src/lib.rs~",
+            "target/debug/x",
+            "echo/src/4913",
+            ".git/HEAD",
+            "poll/node_modules/esbuild/package.json",
+            "poll/src/__pycache__/rules.pyc",
+            "poll/.venv/bin/python3",
+        ] {
             assert!(!is_source(Path::new(temporary)), "{temporary}");
         }
     }

@@ -1,6 +1,7 @@
-//! Declarations of the contract for TypeScript, made from the WIT. Each interface is a module with the name by
-//! which a component imports it. They follow the mapping of ComponentizeJS: a `result` is returned or thrown,
-//! an absent `option` is `undefined`, integers of 64 bits are `bigint`, and lists of numbers are typed arrays.
+//! Declarations of the contract for TypeScript, made from the WIT. Each interface is a module with the name
+//! by which a component imports it. They follow the mapping of ComponentizeJS: a `result` is returned or
+//! thrown, an absent `option` is `undefined`, integers of 64 bits are `bigint`, and lists of numbers are
+//! typed arrays.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
