@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::{Failure, Output};
 pub(crate) use source::Source;
 use switchboard_core::ids::Digest;
+use switchboard_core::manifest::Manifest;
 use switchboard_guests::{Error, Route, Std, Workspace};
 use switchboard_runtime::ReleaseFile;
 
@@ -50,6 +51,8 @@ pub(crate) struct BuiltHandler {
     pub digest: Digest,
     /// False if the file already had this content.
     pub changed: bool,
+    #[serde(skip)]
+    pub manifest: Manifest,
 }
 
 pub(crate) fn run(args: Args, out: &Output) -> Result<(), Failure> {
@@ -133,8 +136,14 @@ pub(crate) fn build(
         let path = out.join(format!("{}.wasm", source.name));
         let changed = component::replace(&path, &bytes)
             .map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
-        let digest = Digest::of(&bytes);
-        handlers.push(BuiltHandler { name: source.name.clone(), path, bytes: bytes.len(), digest, changed });
+        handlers.push(BuiltHandler {
+            name: source.name.clone(),
+            path,
+            bytes: bytes.len(),
+            digest: Digest::of(&bytes),
+            changed,
+            manifest: Manifest::parse(&manifest)?,
+        });
     }
     if names.is_empty() {
         forget_gone(&out, &handlers)?;

@@ -16,6 +16,7 @@ mod events;
 mod inspect;
 mod invoke;
 mod keys;
+mod local;
 mod migrate;
 mod new;
 mod pack;

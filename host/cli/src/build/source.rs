@@ -31,7 +31,7 @@ impl Source {
         for entry in entries {
             let directory = entry?.path();
             let name = directory.file_name().and_then(|name| name.to_str());
-            if let (Some(name), true) = (name, directory.join(MANIFEST).is_file()) {
+            if let (Some(name), true) = (name, Self::is_at(&directory)) {
                 found.push(Self { name: name.to_owned(), directory });
             }
         }
@@ -40,6 +40,11 @@ impl Source {
         }
         found.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
+    }
+
+    /// Whether a directory has a manifest.
+    pub(crate) fn is_at(directory: &Path) -> bool {
+        directory.join(MANIFEST).is_file()
     }
 
     /// How its component is built; `None` if it is a crate, which cargo compiles.
