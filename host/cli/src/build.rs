@@ -25,8 +25,8 @@ pub(crate) struct Args {
     /// The directory with the handlers: every directory in it with a `handler.toml`.
     #[arg(long, default_value = "handlers")]
     from: PathBuf,
-    /// The directory for the release files; by default `handlers` in cargo's target directory, or in `target`
-    /// beside the directory of the handlers if none of them is a crate.
+    /// The directory for the release files; by default `handlers` in cargo's target directory, or
+    /// `target/handlers` in the working directory if no handler is a crate.
     #[arg(long)]
     out: Option<PathBuf>,
     /// The source of the std of wasm32-unknown-unknown, `installed` or `debian`; by default
@@ -105,7 +105,7 @@ pub(crate) fn build(
     };
     let crates: Vec<PathBuf> = wanted.iter().zip(&commands).filter_map(is_crate).collect();
     let (mut route, mut modules) = (None, Vec::new());
-    let mut target = from.parent().unwrap_or(Path::new("")).join("target");
+    let mut target = PathBuf::from("target");
     if !crates.is_empty() {
         let workspace = Workspace::of(from)?;
         let picked = Route::pick(std)?;
