@@ -1,7 +1,7 @@
 //! A new folder outside of this repository, in which a test runs commands like an author of handlers: with
 //! the command line in the path, and with nothing of this test run.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -73,7 +73,7 @@ impl Folder {
         (status, String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned())
     }
 
-    fn command(&self, program: &str) -> Command {
+    fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let own = paths::switchboard().parent().expect("a directory").display().to_string();
         let path = std::env::var("PATH").unwrap_or_default();
         let mut command = Command::new(program);
@@ -97,7 +97,7 @@ impl Folder {
     pub async fn dev(&self, listen: SocketAddr, admin: SocketAddr) -> Dev {
         let log = self.path("dev.log");
         let file = File::create(&log).expect("a log file");
-        let mut command = self.command("switchboard");
+        let mut command = self.command(paths::switchboard());
         let process = command
             .arg("dev")
             .args(["--listen", &listen.to_string(), "--admin-listen", &admin.to_string()])

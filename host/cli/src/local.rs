@@ -1,4 +1,4 @@
-//! What handlers need on a machine without any set-up: a private Postgres and Redis, and secrets. They are
+//! A private Postgres and Redis, and secrets, so that handlers run on a machine without any set-up. They are
 //! in a directory of the folder. The servers end with the command that started them, however it ends.
 
 use std::fs::{self, File, OpenOptions};

@@ -32,8 +32,8 @@ struct PendingChange {
 pub(crate) struct Changed(BTreeSet<PathBuf>);
 
 impl Changed {
-    /// The directories at the top in which files changed. None: a changed file is in no such directory, or not
-    /// all names are known.
+    /// The directories at the top in which files changed. None: a changed file is in no such directory, or
+    /// not all names are known.
     pub(crate) fn directories(&self) -> Option<BTreeSet<String>> {
         if self.0.len() >= limits::DEV_CHANGED_FILES_MAX {
             return None;

@@ -1,5 +1,5 @@
-//! What a new handler needs around its directory: for a crate, a cargo workspace with the sdk. A handler in
-//! another language needs nothing, but cargo must not take its directory for a crate.
+//! The files around the directory of a new handler. A crate needs a cargo workspace with the sdk. A handler
+//! in another language needs nothing, but cargo must not take its directory for a crate.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,8 @@ pub(super) fn around(from: &Path, name: &str, is_crate: bool) -> Result<Around, 
     let takes = present.as_ref().is_some_and(|present| present.takes(&directory(&present.root)));
     match present {
         Some(present) if takes && !is_crate => Err(Failure::Usage(format!(
-            "cargo would take {} for a crate: add it to `exclude` of {}, or name another directory with --from",
+            "cargo would take {} for a crate: add it to `exclude` of {}, or name another directory with \
+             --from",
             directory(&present.root),
             present.path().display()
         ))),
@@ -59,7 +60,8 @@ fn new_workspace(root: &Path, from: &Path, name: &str) -> Result<Vec<(String, St
     for present in [MANIFEST, "sdk"].map(|path| root.join(path)) {
         if present.exists() {
             return Err(Failure::Usage(format!(
-                "{} is there already and belongs to no workspace for handlers: run `switchboard new` in another folder",
+                "{} is there already and belongs to no workspace for handlers: run `switchboard new` in another \
+                 folder",
                 present.display()
             )));
         }
@@ -118,8 +120,8 @@ impl Workspace {
             return Ok(());
         }
         Err(Failure::Usage(format!(
-            "the workspace {} has no sdk: run `switchboard wit --as rust --out sdk` beside it, and add `sdk = {{ path = \
-             \"sdk\", package = \"switchboard-sdk\" }}` to `[workspace.dependencies]`",
+            "the workspace {} has no sdk: run `switchboard wit --as rust --out sdk` beside it, and add `sdk = {{ \
+             path = \"sdk\", package = \"switchboard-sdk\" }}` to `[workspace.dependencies]`",
             self.path().display()
         )))
     }

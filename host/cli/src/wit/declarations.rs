@@ -176,7 +176,7 @@ impl Module<'_> {
         format!("{docs}{indent}{keyword}{name}({}): {returned};\n", params.join(", "))
     }
 
-    /// What a function returns, and what it throws.
+    /// The type that a function returns, and the type that it throws.
     fn outcome(&self, function: &Function) -> (String, Option<String>) {
         let void = || "void".to_owned();
         let Some(ty) = &function.result else { return (void(), None) };
@@ -336,18 +336,18 @@ mod tests {
 
     #[test]
     fn a_module_has_the_name_of_its_import_and_the_comments_of_the_contract() {
-        assert_eq!(
-            module("config"),
-            "/**\n \
-             * The handler's settings: `[config]` of its manifest, overridden by the operator. Constant during a call.\n \
-             * Recordings and logs conceal the values of all that the manifest's `public_settings` does not name.\n \
-             */\n\
-             declare module \"switchboard:host/config@1.0.0\" {\n\
-             \n  \
-               /** The value as written in TOML, text without its quotes. */\n  \
-               export function get(key: string): string | undefined;\n\
-             }\n"
-        );
+        let config = [
+            "/**",
+            " * The handler's settings: `[config]` of its manifest, overridden by the operator. Constant during a call.",
+            " * Recordings and logs conceal the values of all that the manifest's `public_settings` does not name.",
+            " */",
+            "declare module \"switchboard:host/config@1.0.0\" {",
+            "",
+            "  /** The value as written in TOML, text without its quotes. */",
+            "  export function get(key: string): string | undefined;",
+            "}\n",
+        ];
+        assert_eq!(module("config"), config.join("\n"));
         let secrets = module("secrets");
         assert!(secrets.contains("   * @throws Error: the `payload` of the error.\n   */"), "{secrets}");
         assert!(module("http").contains("@throws Problem: throw the value itself."), "{}", module("http"));

@@ -13,10 +13,10 @@ from rules import greeting
 class Event(exports.Event):
     def handle(self, events: list[contract.Event]) -> list[contract.Verdict]:
         word = config.get("greeting") or "hello"
-        return [greet(one, word) for one in events]
+        return [handle_one(one, word) for one in events]
 
 
-def greet(one: contract.Event, word: str) -> contract.Verdict:
+def handle_one(one: contract.Event, word: str) -> contract.Verdict:
     """Handles one event. An event comes again until it is acknowledged, so handling it twice must be safe."""
     try:
         payload = json.loads(one.payload)

@@ -7,12 +7,12 @@ import { greeting } from "./rules";
 export const event: typeof import("switchboard:host/event@1.0.0") = {
   handle(events) {
     const word = get("greeting") ?? "hello";
-    return events.map((one) => greet(one, word));
+    return events.map((one) => handleOne(one, word));
   },
 };
 
 // Handles one event. An event comes again until it is acknowledged, so handling it twice must be safe.
-function greet(one: Event, word: string): Verdict {
+function handleOne(one: Event, word: string): Verdict {
   let sender: unknown;
   try {
     sender = (JSON.parse(one.payload) as { sender_id?: unknown } | null)?.sender_id;
