@@ -131,6 +131,8 @@ fn subjects(args: &Args) -> Result<Vec<Subject>, Failure> {
 fn services(args: &Args, config: &Config) -> Result<(LocalServices, Services), Failure> {
     let mut database = named(&args.database_url, "SWITCHBOARD_TEST_DATABASE_URL", &config.database_url);
     let mut redis = named(&args.redis_url, "SWITCHBOARD_TEST_REDIS_URL", &config.redis_url);
+    // The roles of a private server always have the passwords of the harness, whatever the environment has.
+    let secret = if database.is_none() { None } else { config.secret.as_deref() };
     let directory = config.data_dir.join("test-services");
     let local = LocalServices::start_alone(&directory, &mut database, &mut redis)?;
     let (Some(database), Some(redis)) = (database, redis) else {
@@ -138,7 +140,7 @@ fn services(args: &Args, config: &Config) -> Result<(LocalServices, Services), F
     };
     let cache: &Path = &config.data_dir.join("harness");
     let migrations = args.app.migrations_if_any(Some(&args.from))?;
-    let services = Services::new(&database, &redis, config.secret.as_deref(), cache, migrations)
+    let services = Services::new(&database, &redis, secret, cache, migrations)
         .map_err(|error| Failure::Usage(error.to_string()))?;
     Ok((local, services))
 }
