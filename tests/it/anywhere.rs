@@ -162,7 +162,7 @@ async fn handlers_in_python_are_built_with_pip_and_pass_their_tests() {
 }
 
 /// Makes a handler for each trigger and tests all. The first one downloads the tools, and the others use its
-/// directory of them.
+/// directory of them. Returns what the tests printed.
 async fn made_and_tested(folder: &Folder, lang: &str, tools: &str) -> String {
     for on in TRIGGERS {
         folder.run(&format!("switchboard new on-{on} --lang {lang} --on {on}")).await;
@@ -172,7 +172,12 @@ async fn made_and_tested(folder: &Folder, lang: &str, tools: &str) -> String {
         let script = format!("mkdir target && ln -s ../on-http/{tools} {tools} && touch target/tools");
         folder.run(&format!("cd handlers/on-{on} && {script}")).await;
     }
-    folder.run("switchboard test").await
+    let tested = folder.run("switchboard test").await;
+    // A problem that the code throws or raises is an answer, not a trap.
+    folder.write("event.json", r#"{"frame": {"type": "on-frame", "payload": {"name": 7}, "caller": "ana"}}"#);
+    let answer = folder.run("switchboard invoke on-frame event.json").await;
+    assert!(answer.contains("\"Err\"") && answer.contains("\"name: is not a text\""), "{answer}");
+    tested
 }
 
 /// Whether a package manager is there and reaches its registry.
