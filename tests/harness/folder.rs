@@ -19,17 +19,40 @@ use crate::paths;
 /// The first start makes a Postgres cluster, on a machine that is busy with other tests.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
-/// It is removed when it is dropped, with the servers that a command left in it.
+/// When it is dropped, the servers that a command left in it are removed, and a temporary folder too.
 pub struct Folder {
-    directory: TempDir,
+    directory: PathBuf,
     environment: Vec<(&'static str, OsString)>,
+    _temporary: Option<TempDir>,
 }
 
 impl Folder {
     /// An empty folder.
     pub fn new() -> Self {
-        let directory = tempfile::Builder::new().prefix("switchboard-folder-").tempdir();
-        Self { directory: directory.expect("a temporary directory"), environment: Vec::new() }
+        let temporary = tempfile::Builder::new().prefix("switchboard-folder-").tempdir();
+        let temporary = temporary.expect("a temporary directory");
+        Self {
+            directory: temporary.path().to_owned(),
+            environment: Vec::new(),
+            _temporary: Some(temporary),
+        }
+    }
+
+    /// A folder that is empty but for cargo's output of earlier runs. It has the same path in every run,
+    /// because cargo uses that output only then. It is in the target directory, whose workspace does not know
+    /// it.
+    pub fn with_kept_target(name: &str) -> Self {
+        let directory = paths::target().join("tests-data").join(name);
+        fs::create_dir_all(&directory).expect("a directory");
+        for entry in fs::read_dir(&directory).expect("a directory").flatten() {
+            match entry.path() {
+                path if path.ends_with("target") => {}
+                path if path.is_dir() => fs::remove_dir_all(path).expect("a directory of an earlier run"),
+                path => fs::remove_file(path).expect("a file of an earlier run"),
+            }
+        }
+        let target = directory.join("target");
+        Self { directory, environment: Vec::new(), _temporary: None }.with("CARGO_TARGET_DIR", target)
     }
 
     /// Sets a variable for all commands.
@@ -39,7 +62,7 @@ impl Folder {
     }
 
     pub fn path(&self, inside: &str) -> PathBuf {
-        self.directory.path().join(inside)
+        self.directory.join(inside)
     }
 
     pub fn write(&self, inside: &str, contents: impl AsRef<[u8]>) {
@@ -87,7 +110,7 @@ impl Folder {
         command
             .env("PATH", format!("{own}:{path}"))
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .current_dir(self.directory.path())
+            .current_dir(&self.directory)
             .stdin(Stdio::null())
             .kill_on_drop(true);
         command

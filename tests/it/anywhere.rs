@@ -60,7 +60,7 @@ async fn the_contract_comes_with_the_command_line() {
 
 #[tokio::test]
 async fn handlers_in_rust_are_made_tested_and_recorded_in_an_empty_folder() {
-    let folder = Folder::new().with("CARGO_TARGET_DIR", paths::target().join("tests-data/anywhere"));
+    let folder = Folder::with_kept_target("anywhere");
     for on in TRIGGERS {
         folder.run(&format!("switchboard new on-{on} --on {on}")).await;
     }
