@@ -12,6 +12,7 @@ pub mod token;
 // processes and services
 pub mod admin;
 pub mod document;
+pub mod folder;
 pub mod host;
 pub mod notices;
 pub mod paths;

@@ -118,11 +118,17 @@ impl Release {
         Self { bytes }
     }
 
-    pub fn with_manifest_text(&self, text: &str) -> Self {
+    /// The component without its manifest, as the tools of any language make it.
+    pub fn component(&self) -> Vec<u8> {
         let mut bytes = self.bytes[..PREAMBLE].to_vec();
         for section in sections(&self.bytes).filter(|section| section.custom(SECTION).is_none()) {
             bytes.extend_from_slice(section.whole);
         }
+        bytes
+    }
+
+    pub fn with_manifest_text(&self, text: &str) -> Self {
+        let mut bytes = self.component();
         let mut body = Vec::new();
         push_leb(&mut body, SECTION.len());
         body.extend_from_slice(SECTION.as_bytes());

@@ -1,6 +1,7 @@
 //! Tests of the product through its protocol, in one binary, because linking is slow. Every test has a host,
 //! a database and a Redis of its own, and leaves nothing behind (`harness/host.rs`).
 
+mod anywhere;
 mod audit;
 mod auth;
 mod bad_answers;

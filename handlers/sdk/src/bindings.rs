@@ -12,7 +12,7 @@
 
 pub mod platform {
     wit_bindgen::generate!({
-        path: "../../wit",
+        path: "wit",
         world: "platform",
         generate_all,
         additional_derives: [PartialEq],
@@ -23,7 +23,7 @@ macro_rules! handler_world {
     ($module:ident, $world:literal, $bindings:literal, $export:literal) => {
         pub mod $module {
             wit_bindgen::generate!({
-                path: "../../wit",
+                path: "wit",
                 world: $world,
                 with: {
                     "switchboard:host/types@1.0.0": crate::bindings::platform::switchboard::host::types,

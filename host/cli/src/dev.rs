@@ -1,17 +1,21 @@
 //! `switchboard dev`: runs a node in this process, and builds and deploys its handlers when their files
-//! change. Sockets stay open: a change is a deploy like any other, through the admin API.
+//! change. Sockets stay open: a change is a deploy like any other, through the admin API. What the node lacks
+//! (Postgres, Redis, secrets) comes from the folder.
 
+mod talk;
 pub(super) mod watch;
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use hyper::Method;
 
-use super::build::{self, Built};
+use super::build::{self, Built, BuiltHandler, Source};
 use super::client::{Client, Where};
+use super::local::{self, LocalServices};
 use super::migrate::{self, App};
 use super::serve::Node;
 use super::{Failure, Output, deploy, page, sign};
@@ -20,11 +24,12 @@ use switchboard_postgres::migrate::Claim;
 use switchboard_releases::repository::Unopened;
 use switchboard_releases::signature::{Signature, Trust};
 use switchboard_server::app;
-use watch::Watch;
+use talk::Talk;
+use watch::{Changed, Watch};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The directory with the handler crates.
+    /// The directory with the handlers.
     #[arg(long, default_value = "handlers")]
     from: PathBuf,
     /// The key that signs the builds, if `release_keys` demands signatures; by default `release.key`, if it
@@ -39,41 +44,59 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, config: Config, out: &Output) -> Result<(), Failure> {
     let mut config = args.node.over(config);
-    if config.admin_token.is_none() {
-        out.progress("no SWITCHBOARD_ADMIN_TOKEN: only this process can operate the node");
-        config.admin_token = Some(format!("{:032x}", rand::random::<u128>()));
-    }
     // Deploy the builds to this node.
     config.handlers_dir = None;
     let key = key(args.key, &config)?;
-    let migrations = args.app.migrations(Some(&args.from))?;
+    let migrations = args.app.migrations_if_any(Some(&args.from))?;
     // Start before the first build, so that changes during it are not missed.
     let watch = Watch::start(&args.from)?;
-    let first = build(&args.from).await;
+    // The servers end after the node.
+    let (_services, secrets) = equip(&mut config, out)?;
+    let talk = Talk::new(&config, secrets)?;
+    let first = build(&args.from, Vec::new()).await;
     migrate::migrate(&config, &migrations, Claim::IfUnused, Unopened::Refuse, out).await?;
 
     let client = Client::of(&config, &Where::default());
     let mut node = std::pin::pin!(app::serve(config));
+    let introduce = |built: &Built| {
+        out.progress(talk.text(built.handlers.iter().map(|file| &file.manifest)));
+    };
     let work = async {
         ready(&client).await;
+        // Releases that the node refused. Their reason may be gone at the next build, for instance a secret
+        // that was not set, although the file is the same.
+        let mut refused = BTreeSet::new();
+        let mut is_introduced = first.is_ok();
         match first {
-            Ok(built) => swap(&client, &built, key.as_ref(), |_| true, out).await,
+            Ok(built) => {
+                refused = swap(&client, &built, key.as_ref(), |_| true, out).await;
+                introduce(&built);
+            }
             Err(failure) => out.progress(format_args!("{failure}; waiting for a change")),
         }
         loop {
             let changed = watch.changed().await;
             let saved = Instant::now();
             out.progress(format_args!("\n{} changed", changed.summary()));
-            match build(&args.from).await {
-                Ok(built) if built.handlers.iter().all(|file| !file.changed) => {
-                    out.progress("nothing to swap: every release is as it was");
+            let built = match build(&args.from, names(&args.from, &changed)).await {
+                Ok(built) => built,
+                Err(failure) => {
+                    // The compiler has printed the reason; the running release continues.
+                    out.progress(format_args!("{failure}; the handlers go on as they are"));
+                    continue;
                 }
-                Ok(built) => {
-                    swap(&client, &built, key.as_ref(), |file| file.changed, out).await;
-                    out.progress(format_args!("{} after the save", page::duration(millis(saved))));
-                }
-                // Cargo has printed the reason; the running release continues.
-                Err(failure) => out.progress(format_args!("{failure}; the handlers go on as they are")),
+            };
+            let is_due = |file: &BuiltHandler| file.changed || refused.contains(&file.name);
+            if built.handlers.iter().any(is_due) {
+                let refused_now = swap(&client, &built, key.as_ref(), is_due, out).await;
+                refused.retain(|name| !built.handlers.iter().any(|file| file.name == *name));
+                refused.extend(refused_now);
+                out.progress(format_args!("{} after the save", page::duration(millis(saved))));
+            } else {
+                out.progress("nothing to swap: every release is as it was");
+            }
+            if !std::mem::replace(&mut is_introduced, true) {
+                introduce(&built);
             }
         }
     };
@@ -81,6 +104,33 @@ pub(crate) async fn run(args: Args, config: Config, out: &Output) -> Result<(), 
         ended = node.as_mut() => Ok(ended?),
         () = work => Ok(()),
     }
+}
+
+/// Gives the node what the configuration lacks: a private Postgres and Redis, and secrets. Returns also the
+/// file of the secrets, if one is used.
+fn equip(config: &mut Config, out: &Output) -> Result<(LocalServices, Option<PathBuf>), Failure> {
+    let directory = config.data_dir.clone();
+    let has_own_database = config.database_url.is_none();
+    if has_own_database || config.redis_url.is_none() {
+        out.progress(format_args!("the private servers of this folder are in {}", directory.display()));
+    }
+    let services = LocalServices::start(&directory, &mut config.database_url, &mut config.redis_url)?;
+    let trusts_others = !config.jwt_keys.is_empty() || !config.jwt_jwks.is_empty();
+    let mut wanted = vec![("SWITCHBOARD_ADMIN_TOKEN", &mut config.admin_token)];
+    // The roles of another database have the passwords of a secret that only its operator knows.
+    if has_own_database {
+        wanted.push(("SWITCHBOARD_SECRET", &mut config.secret));
+    }
+    if !trusts_others {
+        wanted.push(("SWITCHBOARD_JWT_SECRET", &mut config.jwt_secret));
+    }
+    Ok((services, local::secrets(&directory, wanted)?))
+}
+
+/// The handlers that a change is in. None means all: another file may belong to several.
+fn names(from: &Path, changed: &Changed) -> Vec<String> {
+    let are_handlers = |names: &BTreeSet<String>| names.iter().all(|name| Source::is_at(&from.join(name)));
+    changed.directories().filter(are_handlers).into_iter().flatten().collect()
 }
 
 /// The key that signs builds; none if the node demands no signatures. If there is no trusted key, the node
@@ -105,13 +155,15 @@ fn key(named: Option<PathBuf>, config: &Config) -> Result<Option<SigningKey>, Fa
     Ok(Some(key))
 }
 
+/// Deploys releases. Returns the names of those that the node refused, or that could not be sent.
 async fn swap(
     client: &Client,
     built: &Built,
     key: Option<&SigningKey>,
-    wanted: impl Fn(&build::ReleaseFile) -> bool,
+    wanted: impl Fn(&BuiltHandler) -> bool,
     out: &Output,
-) {
+) -> BTreeSet<String> {
+    let mut refused = BTreeSet::new();
     for file in built.handlers.iter().filter(|file| wanted(file)) {
         let signed: Vec<_> = key.map(|key| Signature::sign(file.digest, key)).into_iter().collect();
         let deployed = match std::fs::read(&file.path) {
@@ -120,15 +172,19 @@ async fn swap(
         };
         match deployed {
             Ok(outcome) => out.progress(deploy::sentence(&outcome)),
-            Err(failure) => out.progress(format_args!("{} was not swapped: {failure}", file.name)),
+            Err(failure) => {
+                out.progress(format_args!("{} was not swapped: {failure}", file.name));
+                refused.insert(file.name.clone());
+            }
         }
     }
+    refused
 }
 
-/// Builds on a thread of its own, because it waits for cargo.
-async fn build(from: &std::path::Path) -> Result<Built, Failure> {
+/// Builds the named handlers, or all, on a thread of its own, because it waits for compilers.
+async fn build(from: &Path, names: Vec<String>) -> Result<Built, Failure> {
     let from = from.to_owned();
-    tokio::task::spawn_blocking(move || build::build(&from, None, None, &[]))
+    tokio::task::spawn_blocking(move || build::build(&from, None, None, &names))
         .await
         .unwrap_or_else(|error| Err(Failure::failed(format!("the build panicked: {error}"))))
 }

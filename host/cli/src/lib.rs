@@ -11,10 +11,12 @@ mod change;
 mod client;
 mod deploy;
 mod dev;
+mod embedded;
 mod events;
 mod inspect;
 mod invoke;
 mod keys;
+mod local;
 mod migrate;
 mod new;
 mod pack;
@@ -36,6 +38,7 @@ mod test;
 mod token;
 mod unshadow;
 mod verify;
+mod wit;
 
 use std::error::Error;
 use std::fmt;
@@ -78,6 +81,8 @@ enum Command {
     Pack(pack::Args),
     /// Make a new handler with a passing test.
     New(new::Args),
+    /// Print or write the contract between host and handlers, for any language.
+    Wit(wit::Args),
     /// Run the tests of handlers without services, or record them with real ones.
     Test(test::Args),
     /// Run a recorded call on one release, or on two to compare them.
@@ -136,6 +141,7 @@ pub fn main() -> ExitCode {
         Command::Build(args) => build::run(args, &out),
         Command::Pack(args) => pack::run(args, &out),
         Command::New(args) => new::run(args, &out),
+        Command::Wit(args) => wit::run(args, &out),
         Command::Keys(args) => keys::run(args, &out),
         Command::Sign(args) => sign::run(args, &out),
         Command::Compile => switchboard_runtime::compile_as_child().map_err(Failure::from),
@@ -160,9 +166,13 @@ impl Command {
     fn run(self, config: Config, out: &Output) -> Result<(), Failure> {
         match self {
             // These start without settings.
-            Self::Build(_) | Self::Pack(_) | Self::New(_) | Self::Compile | Self::Keys(_) | Self::Sign(_) => {
-                Ok(())
-            }
+            Self::Build(_)
+            | Self::Pack(_)
+            | Self::New(_)
+            | Self::Wit(_)
+            | Self::Compile
+            | Self::Keys(_)
+            | Self::Sign(_) => Ok(()),
             Self::Test(args) => block_on(test::run(args, &config, out)),
             Self::Replay(args) => block_on(replay::run(args, &config, out)),
             Self::Invoke(args) => block_on(invoke::run(args, &config, out)),

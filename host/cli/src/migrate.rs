@@ -48,6 +48,16 @@ impl App {
         };
         Ok(Migrations::with_app(&directory)?)
     }
+
+    /// The same for commands of development: without a named directory, and where none is found, those of the
+    /// host alone. An operator's command must not miss the migrations of the application; a folder with a new
+    /// handler has none.
+    pub(crate) fn migrations_if_any(&self, handlers: Option<&Path>) -> Result<Migrations, Failure> {
+        match &self.directory {
+            None if found(handlers).is_err() => Ok(Migrations::of_the_host()),
+            _ => self.migrations(handlers),
+        }
+    }
 }
 
 fn found(handlers: Option<&Path>) -> Result<PathBuf, Failure> {
@@ -123,10 +133,17 @@ mod tests {
             "{message}"
         );
 
+        // A folder with a new handler has no migrations of its own.
+        let host = Migrations::of_the_host().fingerprint();
+        assert_eq!(app.migrations_if_any(Some(&handlers)).unwrap().fingerprint(), host);
+        let missing = App { directory: Some(directory.path().join("missing")) };
+        assert!(missing.migrations_if_any(Some(&handlers)).is_err(), "it was named");
+
         std::fs::create_dir_all(&beside).unwrap();
         std::fs::write(beside.join("2000_people.sql"), "create table people ()").unwrap();
         let migrations = app.migrations(Some(&handlers)).unwrap();
         assert_eq!(migrations.sql().last(), Some("create table people ()"));
+        assert_ne!(app.migrations_if_any(Some(&handlers)).unwrap().fingerprint(), host);
         // A flag overrides the places.
         let empty = App { directory: Some(directory.path().to_owned()) };
         let migrations = empty.migrations(Some(&handlers)).unwrap();

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::build::{self, Source};
 use super::dev::watch::Watch;
+use super::local::LocalServices;
 use super::migrate::App;
 use super::{Failure, Output};
 use switchboard_core::config::{self, Config};
@@ -46,11 +47,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
     /// A Postgres where databases may be made and dropped; by default that of SWITCHBOARD_TEST_DATABASE_URL
-    /// or of the configuration.
+    /// or of the configuration, or else a private one.
     #[arg(long, value_name = "URL")]
     database_url: Option<String>,
     /// A Redis whose database 15 may be emptied; by default that of SWITCHBOARD_TEST_REDIS_URL or of the
-    /// configuration.
+    /// configuration, or else a private one.
     #[arg(long, value_name = "URL")]
     redis_url: Option<String>,
     #[command(flatten)]
@@ -79,7 +80,7 @@ async fn once(args: &Args, config: &Config, harness: &Harness, out: &Output) -> 
     let report = if args.faults {
         return find_faults(args, config, harness, &subjects, out).await;
     } else if args.record || args.real {
-        let services = services(args, config)?;
+        let (_local, services) = services(args, config)?;
         let each = |tested: &Tested| tested.message().into_iter().for_each(|message| out.progress(message));
         let mut report = suite::real(&services, &subjects, args.record, each).await;
         printed = true;
@@ -126,20 +127,22 @@ fn subjects(args: &Args) -> Result<Vec<Subject>, Failure> {
     sources.iter().filter(|source| is_wanted(source)).map(subject).collect()
 }
 
-fn services(args: &Args, config: &Config) -> Result<Services, Failure> {
-    let missing = |what: &str| {
-        Failure::Usage(format!(
-            "{what}; `target/debug/services run -- switchboard test …` starts private ones"
-        ))
+/// The named services, or private ones, which end when the first value is dropped.
+fn services(args: &Args, config: &Config) -> Result<(LocalServices, Services), Failure> {
+    let mut database = named(&args.database_url, "SWITCHBOARD_TEST_DATABASE_URL", &config.database_url);
+    let mut redis = named(&args.redis_url, "SWITCHBOARD_TEST_REDIS_URL", &config.redis_url);
+    // The roles of a private server always have the passwords of the harness, whatever the environment has.
+    let secret = if database.is_none() { None } else { config.secret.as_deref() };
+    let directory = config.data_dir.join("test-services");
+    let local = LocalServices::start_alone(&directory, &mut database, &mut redis)?;
+    let (Some(database), Some(redis)) = (database, redis) else {
+        return Err(Failure::failed("the private Postgres or Redis has no URL"));
     };
-    let database = named(&args.database_url, "SWITCHBOARD_TEST_DATABASE_URL", &config.database_url);
-    let database = database.as_deref().ok_or_else(|| missing("no Postgres: --database-url"))?;
-    let redis = named(&args.redis_url, "SWITCHBOARD_TEST_REDIS_URL", &config.redis_url);
-    let redis = redis.as_deref().ok_or_else(|| missing("no Redis: --redis-url"))?;
     let cache: &Path = &config.data_dir.join("harness");
-    let migrations = args.app.migrations(Some(&args.from))?;
-    Services::new(database, redis, config.secret.as_deref(), cache, migrations)
-        .map_err(|error| Failure::Usage(error.to_string()))
+    let migrations = args.app.migrations_if_any(Some(&args.from))?;
+    let services = Services::new(&database, &redis, secret, cache, migrations)
+        .map_err(|error| Failure::Usage(error.to_string()))?;
+    Ok((local, services))
 }
 
 /// A flag overrides a variable, and a variable overrides the configuration.
@@ -170,7 +173,8 @@ async fn find_faults(
     let begun = std::time::Instant::now();
     let each = |finding: &faults::Finding| out.progress(finding);
     let faults = if args.real {
-        faults::real(&services(args, config)?, subjects, each).await?
+        let (_local, services) = services(args, config)?;
+        faults::real(&services, subjects, each).await?
     } else {
         faults::scripted(harness, subjects).await?
     };

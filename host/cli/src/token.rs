@@ -46,6 +46,22 @@ struct Claims<'a> {
 pub(crate) fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
     let user = UserId::parse(&args.sub)
         .ok_or_else(|| Failure::Usage("--sub has 1 to 64 characters, no control characters".to_owned()))?;
+    let (token, expires_s) = make(config, &user, &args.roles, args.name.as_deref(), args.ttl)?;
+    out.answer(&json!({ "token": token, "expires_at": timestamp::rfc3339(expires_s * 1000) }), &token);
+    Ok(())
+}
+
+/// Makes a token, and returns it with the second at which it expires.
+///
+/// # Errors
+/// If the nodes of this configuration would not accept it.
+pub(crate) fn make(
+    config: &Config,
+    user: &UserId,
+    roles: &[String],
+    name: Option<&str>,
+    ttl_s: u64,
+) -> Result<(String, u64), Failure> {
     let secret = config.jwt_secret.as_deref().ok_or_else(|| {
         Failure::failed(
             "no HS256 secret: set SWITCHBOARD_JWT_SECRET to the one that the nodes check tokens with",
@@ -57,18 +73,17 @@ pub(crate) fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failu
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let claims = Claims {
         sub: user.as_str(),
-        roles: &args.roles,
-        name: args.name.as_deref(),
+        roles,
+        name,
         jti: Uuid::now_v7(),
         iat: now,
-        exp: now + args.ttl,
+        exp: now + ttl_s,
         iss: config.jwt_issuer.as_deref(),
         aud: config.jwt_audience.as_deref(),
     };
     let key = EncodingKey::from_secret(secret.as_bytes());
     let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key)?;
-    out.answer(&json!({ "token": token, "expires_at": timestamp::rfc3339(claims.exp * 1000) }), &token);
-    Ok(())
+    Ok((token, claims.exp))
 }
 
 /// A number and its unit.

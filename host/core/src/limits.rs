@@ -1073,3 +1073,11 @@ pub const DEV_QUIET_WAIT: Duration = Duration::from_millis(50);
 /// Maximum number of changed files whose names `switchboard dev` keeps; beyond it only the fact of a change
 /// counts.
 pub const DEV_CHANGED_FILES_MAX: usize = 256;
+/// Maximum number of routes and frame types for which `switchboard dev` prints an example; it states the
+/// number of the others.
+pub const DEV_EXAMPLES_MAX: usize = 8;
+/// Lifetime of the token that `switchboard dev` prints. Afterwards `switchboard token` makes another one.
+pub const DEV_EXAMPLE_TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// Maximum number of words of `build.command` in a manifest: a program and its arguments. A manifest with a
+/// longer command is invalid; such a command belongs into a script.
+pub const BUILD_COMMAND_WORDS_MAX: usize = 64;

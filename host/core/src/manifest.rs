@@ -1,6 +1,7 @@
 //! The manifest of a release: what it answers, what it may use, and how much. It is parsed once, so every
 //! `Manifest` is valid. This module does not inspect code: the runtime checks imports against grants.
 
+mod build;
 mod fetch;
 mod settings;
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::Error;
 use crate::limits;
+pub use build::Build;
 pub use fetch::{FETCH_METHODS, FetchGrant, FetchRules};
 pub use settings::{Bound, SettingRule, SettingType};
 
@@ -52,6 +54,10 @@ pub struct Manifest {
     /// member, so it is stored only where a manifest uses it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub settings: BTreeMap<String, SettingRule>,
+    /// How `switchboard build` makes the component of a handler that is not a crate. Releases do not contain
+    /// it, so nodes of the version before can read them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<Build>,
 }
 
 /// The triggers of the handler.
@@ -490,6 +496,9 @@ impl Manifest {
             self.public_settings.len() <= limits::PUBLIC_SETTINGS_MAX,
             &format!("`public_settings` names at most {} settings", limits::PUBLIC_SETTINGS_MAX),
         )?;
+        if let Some(build) = &self.build {
+            build.check().map_err(Error::Manifest)?;
+        }
         self.check_settings()
     }
 

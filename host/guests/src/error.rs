@@ -18,7 +18,8 @@ pub enum Error {
     #[error("no std for wasm32-unknown-unknown: {0}")]
     NoStd(String),
     #[error(
-        "{}: no library crate with crate-type `cdylib` there, or it is no member of the workspace {}",
+        "{}: no library crate with crate-type `cdylib` there, or it is no member of the workspace {}; a handler in \
+         another language needs `[build]` in its handler.toml",
         .directory.display(), .root.display()
     )]
     NoCrate { directory: PathBuf, root: PathBuf },

@@ -7,6 +7,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use wasmparser::{Encoding, Parser, Payload};
 
+use super::release::{CONTRACT, imports_are_granted, unversioned};
 use crate::Error;
 use switchboard_core::ids::Digest;
 use switchboard_core::limits;
@@ -43,6 +44,37 @@ impl ReleaseFile {
         Ok(Self { digest: Digest::of(&bytes), bytes, manifest, code, section })
     }
 
+    /// Checks, by the names of its imports and exports alone, that the manifest grants what the component
+    /// imports, and that the component exports what the manifest binds. A deploy checks this again, with the
+    /// types; the author of a handler should not have to wait for it.
+    ///
+    /// # Errors
+    /// If a grant or an export is missing, or the component is not WebAssembly. The reason names it.
+    pub fn check_interfaces(&self) -> Result<(), Error> {
+        let Names { imports, exports } = Names::of(&self.bytes)
+            .map_err(|error| Error::of_release(format!("not a WebAssembly component: {error}")))?;
+        imports_are_granted(imports.iter().map(String::as_str), &self.manifest.grants)?;
+        let on = &self.manifest.on;
+        let bound = [
+            ("http", !on.http.is_empty()),
+            ("frame", !on.frame.is_empty()),
+            ("connection", on.connection.binds_single()),
+            ("connection-batch", on.connection.binds_batches()),
+            ("schedule", !on.schedule.is_empty()),
+            ("event", on.event.is_some()),
+        ];
+        for (interface, _) in bound.into_iter().filter(|(_, is_bound)| *is_bound) {
+            let name = format!("{CONTRACT}{interface}");
+            if !exports.iter().any(|export| unversioned(export) == name) {
+                return Err(Error::of_release(format!(
+                    "the manifest binds `{interface}`, but the component does not export `{name}` (it exports {})",
+                    exports.join(", ")
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// Returns the component without its manifest, for the compiler.
     pub(super) fn code_bytes(&self) -> Vec<u8> {
         without(&self.bytes, &self.section)
@@ -61,6 +93,38 @@ impl fmt::Debug for ReleaseFile {
 
 fn without(bytes: &[u8], section: &Range<usize>) -> Vec<u8> {
     [&bytes[..section.start], &bytes[section.end..]].concat()
+}
+
+/// The names of the interfaces that the outermost component imports and exports.
+#[derive(Default)]
+struct Names {
+    imports: Vec<String>,
+    exports: Vec<String>,
+}
+
+impl Names {
+    fn of(bytes: &[u8]) -> Result<Self, wasmparser::Error> {
+        let mut names = Self::default();
+        let mut depth = 0;
+        for payload in Parser::new(0).parse_all(bytes) {
+            match payload? {
+                Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+                Payload::End(_) => depth -= 1,
+                Payload::ComponentImportSection(section) if depth == 0 => {
+                    for import in section {
+                        names.imports.push(import?.name.name.to_owned());
+                    }
+                }
+                Payload::ComponentExportSection(section) if depth == 0 => {
+                    for export in section {
+                        names.exports.push(export?.name.name.to_owned());
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(names)
+    }
 }
 
 struct Found {
@@ -153,6 +217,35 @@ mod tests {
         bytes.extend_from_slice(&other);
         let file = ReleaseFile::parse(bytes).unwrap();
         assert_eq!(file.code_bytes(), [bare, other].concat());
+    }
+
+    #[test]
+    fn grants_and_exports_are_missed_by_name() {
+        let checked = |manifest: &str, import: &str, export: &str| {
+            let mut component = Component::new();
+            let mut types = wasm_encoder::ComponentTypeSection::new();
+            types.instance(&wasm_encoder::InstanceType::new());
+            component.section(&types);
+            let mut imports = wasm_encoder::ComponentImportSection::new();
+            imports.import(import, wasm_encoder::ComponentTypeRef::Instance(0));
+            component.section(&imports);
+            let mut exports = wasm_encoder::ComponentExportSection::new();
+            exports.export(export, wasm_encoder::ComponentExportKind::Instance, 0, None);
+            component.section(&exports);
+            component
+                .section(&CustomSection { name: manifest::SECTION.into(), data: manifest.as_bytes().into() });
+            ReleaseFile::parse(component.finish()).unwrap().check_interfaces().map_err(|error| error.reason)
+        };
+        let (log, redis) = ("switchboard:host/log@1.0.0", "switchboard:host/redis@1.0.0");
+        let (frame, http) = ("switchboard:host/frame@1.0.0", "switchboard:host/http@1.0.0");
+        assert_eq!(checked(MANIFEST, log, frame), Ok(()));
+        let granted = format!("{MANIFEST}\n[grants]\nredis = [\"x:*\"]");
+        assert_eq!(checked(&granted, redis, frame), Ok(()));
+        assert!(checked(MANIFEST, redis, frame).unwrap_err().contains("`grants.redis`"));
+        assert!(checked(MANIFEST, "wasi:io/poll@0.2.0", frame).is_ok());
+        assert!(checked(MANIFEST, "acme:mail/send", frame).unwrap_err().contains("acme:mail/send"));
+        let refusal = checked(MANIFEST, log, http).unwrap_err();
+        assert!(refusal.contains("does not export `switchboard:host/frame`") && refusal.contains(http));
     }
 
     #[test]

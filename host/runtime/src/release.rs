@@ -32,7 +32,7 @@ use switchboard_recording::Secrets;
 use switchboard_redis::Script;
 use switchboard_telemetry::histogram::Counts;
 
-const CONTRACT: &str = "switchboard:host/";
+pub(super) const CONTRACT: &str = "switchboard:host/";
 /// The loaded code of a release. Running calls hold a reference; dropping the last one frees the code.
 pub struct LoadedRelease {
     pub digest: Digest,
@@ -71,7 +71,8 @@ impl LoadedRelease {
     ) -> Result<Self, Error> {
         let manifest = file.manifest.clone();
         fits(component, &manifest)?;
-        imports_are_granted(env, component, &manifest.grants)?;
+        let ty = component.component_type();
+        imports_are_granted(ty.imports(&env.engine).map(|(name, _)| name), &manifest.grants)?;
         let linked = env
             .linker
             .instantiate_pre(component)
@@ -300,10 +301,12 @@ pub(super) fn fits(component: &Component, manifest: &Manifest) -> Result<(), Err
 
 /// Checks that the manifest grants every import. Building a component removes unused imports, so each import
 /// is in use.
-fn imports_are_granted(env: &EngineEnv, component: &Component, grants: &Grants) -> Result<(), Error> {
+pub(super) fn imports_are_granted<'a>(
+    imports: impl Iterator<Item = &'a str>,
+    grants: &Grants,
+) -> Result<(), Error> {
     const FREE: [&str; 5] = ["types", "clock", "random", "log", "config"];
-    let ty = component.component_type();
-    for (name, _) in ty.imports(&env.engine) {
+    for name in imports {
         if name.starts_with("wasi:") {
             // WASI needs no grant. Linking finds the parts of WASI that this host does not have.
             continue;
@@ -332,7 +335,7 @@ fn imports_are_granted(env: &EngineEnv, component: &Component, grants: &Grants) 
     Ok(())
 }
 
-fn unversioned(name: &str) -> &str {
+pub(super) fn unversioned(name: &str) -> &str {
     name.split_once('@').map_or(name, |(name, _)| name)
 }
 

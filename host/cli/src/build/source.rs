@@ -1,11 +1,12 @@
-//! The sources of a handler: a directory with a `handler.toml` and a crate. Its scripts are files beside the
-//! manifest; in a release they are inside the manifest.
+//! The sources of a handler: a directory with a `handler.toml` and either a crate, or anything that its build
+//! command makes a component of. Its scripts are files beside the manifest; in a release they are inside the
+//! manifest.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use crate::Failure;
-use switchboard_core::manifest::Manifest;
+use switchboard_core::manifest::{Build, Manifest};
 
 pub(super) const MANIFEST: &str = "handler.toml";
 
@@ -30,7 +31,7 @@ impl Source {
         for entry in entries {
             let directory = entry?.path();
             let name = directory.file_name().and_then(|name| name.to_str());
-            if let (Some(name), true) = (name, directory.join(MANIFEST).is_file()) {
+            if let (Some(name), true) = (name, Self::is_at(&directory)) {
                 found.push(Self { name: name.to_owned(), directory });
             }
         }
@@ -41,15 +42,35 @@ impl Source {
         Ok(found)
     }
 
-    /// The manifest for the release: valid, with its scripts inlined, in a canonical order.
-    pub(crate) fn manifest(&self) -> Result<String, Failure> {
-        let path = self.directory.join(MANIFEST);
-        let complain = |what: String| Failure::failed(format!("{}: {what}", path.display()));
+    /// Whether a directory has a manifest.
+    pub(crate) fn is_at(directory: &Path) -> bool {
+        directory.join(MANIFEST).is_file()
+    }
 
-        let text = fs::read_to_string(&path).map_err(|error| complain(error.to_string()))?;
-        // Parse the author's text first, so that an error names the author's lines.
-        Manifest::parse(&text).map_err(|invalid| complain(invalid.to_string()))?;
+    /// How its component is built; `None` if it is a crate, which cargo compiles.
+    pub(crate) fn build(&self) -> Result<Option<Build>, Failure> {
+        Ok(self.read()?.1.build)
+    }
+
+    /// The author's text, and what it says. An error names the author's lines.
+    fn read(&self) -> Result<(String, Manifest), Failure> {
+        let text = fs::read_to_string(self.directory.join(MANIFEST))
+            .map_err(|error| self.complaint(error.to_string()))?;
+        let manifest = Manifest::parse(&text).map_err(|invalid| self.complaint(invalid.to_string()))?;
+        Ok((text, manifest))
+    }
+
+    fn complaint(&self, what: String) -> Failure {
+        Failure::failed(format!("{}: {what}", self.directory.join(MANIFEST).display()))
+    }
+
+    /// The manifest for the release: valid, with its scripts inlined, without `[build]`, in a canonical
+    /// order.
+    pub(crate) fn manifest(&self) -> Result<String, Failure> {
+        let complain = |what: String| self.complaint(what);
+        let (text, _) = self.read()?;
         let mut table: toml::Table = text.parse().expect("a manifest is TOML");
+        table.remove("build");
         if let Some(scripts) = table.get_mut("scripts").and_then(toml::Value::as_table_mut) {
             for (name, file) in scripts {
                 let script = self.script(file.as_str().expect("the manifest's scripts are strings"));
@@ -101,6 +122,15 @@ mod tests {
         fs::write(source.directory.join("sweep.lua"), "return redis.call('TIME')\n").unwrap();
         let manifest = Manifest::parse(&source.manifest().unwrap()).unwrap();
         assert_eq!(manifest.scripts["sweep"], "return redis.call('TIME')\n");
+    }
+
+    #[test]
+    fn a_release_does_not_say_how_it_was_built() {
+        let (_a, crate_of_cargo) = handler(MINIMAL);
+        let (_b, other) = handler(&format!("{MINIMAL}[build]\ncommand = [\"make\"]\n"));
+        assert_eq!(crate_of_cargo.build().unwrap(), None);
+        assert_eq!(other.build().unwrap().map(|build| build.command), Some(vec!["make".to_owned()]));
+        assert_eq!(crate_of_cargo.manifest().unwrap(), other.manifest().unwrap());
     }
 
     #[test]

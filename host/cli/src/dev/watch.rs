@@ -32,6 +32,20 @@ struct PendingChange {
 pub(crate) struct Changed(BTreeSet<PathBuf>);
 
 impl Changed {
+    /// The directories at the top in which files changed. None: a changed file is in no such directory, or
+    /// not all names are known.
+    pub(crate) fn directories(&self) -> Option<BTreeSet<String>> {
+        if self.0.len() >= limits::DEV_CHANGED_FILES_MAX {
+            return None;
+        }
+        let directory = |path: &PathBuf| {
+            let mut parts = path.iter();
+            let directory = parts.next()?.to_str()?.to_owned();
+            parts.next().map(|_| directory)
+        };
+        self.0.iter().map(directory).collect()
+    }
+
     /// One path, and the number of the others, for a message.
     pub(crate) fn summary(&self) -> String {
         let first = self.0.first().map(|path| path.display().to_string()).unwrap_or_default();
@@ -46,7 +60,10 @@ impl Watch {
     /// Begins to watch a directory and everything in it.
     pub(crate) fn start(directory: &Path) -> Result<Self, Failure> {
         let directory = directory.canonicalize().map_err(|error| {
-            Failure::Usage(format!("there are no handlers in {}: {error}", directory.display()))
+            Failure::Usage(format!(
+                "there are no handlers in {}: {error}; `switchboard new NAME` makes one",
+                directory.display()
+            ))
         })?;
         let pending = Arc::new(PendingChange::default());
         let (pending_of_watcher, root) = (pending.clone(), directory.clone());
@@ -93,8 +110,10 @@ impl PendingChange {
 /// Returns false for files of builds and temporary files of editors. Vim creates a file `4913` to check
 /// whether it may write.
 fn is_source(path: &Path) -> bool {
-    let is_temporary =
-        |name: &str| name.starts_with('.') || name.ends_with('~') || name == "target" || name == "4913";
+    let is_temporary = |name: &str| {
+        let is_made = matches!(name, "target" | "node_modules" | "__pycache__" | "4913");
+        is_made || name.starts_with('.') || name.ends_with('~')
+    };
     !path.as_os_str().is_empty()
         && path.iter().all(|part| part.to_str().is_some_and(|name| !is_temporary(name)))
 }
@@ -111,11 +130,30 @@ mod tests {
         for source in ["echo/src/lib.rs", "echo/handler.toml", "sdk/src/http.rs", "echo/scripts/rate.lua"] {
             assert!(is_source(Path::new(source)), "{source}");
         }
-        for temporary in
-            ["", "echo/src/.lib.rs.swp", "echo/src/lib.rs~", "target/debug/x", "echo/src/4913", ".git/HEAD"]
-        {
+        for temporary in [
+            "",
+            "echo/src/.lib.rs.swp",
+            "echo/src/lib.rs~",
+            "target/debug/x",
+            "echo/src/4913",
+            ".git/HEAD",
+            "poll/node_modules/esbuild/package.json",
+            "poll/src/__pycache__/rules.pyc",
+            "poll/.venv/bin/python3",
+        ] {
             assert!(!is_source(Path::new(temporary)), "{temporary}");
         }
+    }
+
+    #[test]
+    fn a_change_is_in_the_directories_of_its_files_or_anywhere() {
+        let directories = |paths: &[&str]| Changed(paths.iter().map(PathBuf::from).collect()).directories();
+        let some = |names: &[&str]| Some(names.iter().map(ToString::to_string).collect::<BTreeSet<_>>());
+        assert_eq!(directories(&["poll/src/a.ts", "poll/handler.toml", "echo/x"]), some(&["echo", "poll"]));
+        assert_eq!(directories(&["poll/src/a.ts", "README.md"]), None);
+        let many: BTreeSet<_> =
+            (0..limits::DEV_CHANGED_FILES_MAX).map(|n| PathBuf::from(format!("poll/{n}"))).collect();
+        assert_eq!(Changed(many).directories(), None);
     }
 
     #[tokio::test]

@@ -218,7 +218,11 @@ pub fn program(name: &str) -> io::Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found =
         std::env::split_paths(&path).map(|directory| directory.join(name)).find(|path| path.is_file());
-    found.ok_or_else(|| io::Error::other(format!("`{name}` is not installed; scripts/setup tells how")))
+    found.ok_or_else(|| {
+        io::Error::other(format!(
+            "`{name}` is not installed; on Debian: apt-get install postgresql redis-server util-linux"
+        ))
+    })
 }
 
 pub fn free_port() -> io::Result<u16> {
