@@ -1,6 +1,6 @@
 //! The platform as a handler sees it. An author of a handler reads this file first.
 //!
-//! A handler is a library crate. It implements one or more of six traits and exports each of them:
+//! A handler is a library crate. It implements one or more of eight traits and exports each of them:
 //!
 //! ```ignore
 //! struct Greet;
@@ -26,6 +26,8 @@
 pub mod bindings;
 mod heap;
 
+pub mod before;
+pub mod call;
 pub mod connection;
 pub mod connection_batch;
 pub mod event;
@@ -33,6 +35,7 @@ pub mod frame;
 pub mod http;
 pub mod schedule;
 
+pub mod calls;
 pub mod channels;
 pub mod clock;
 pub mod config;

@@ -11,7 +11,7 @@ use super::secret::Secrets;
 use super::{Failure, Output, page};
 use switchboard_core::config::Config;
 use switchboard_core::ids::Digest;
-use switchboard_core::manifest::{Lifecycle, Manifest, Pattern};
+use switchboard_core::manifest::{Lifecycle, Manifest, OnFailure, Pattern};
 use switchboard_runtime::ReleaseFile;
 
 #[derive(clap::Args)]
@@ -97,7 +97,8 @@ fn text(document: &Document) -> Result<String, Failure> {
     };
     for (at, http) in on.http.iter().enumerate() {
         let open = if http.public { "  (without a token)" } else { "" };
-        row(if at == 0 { "answers" } else { "" }, format!("{} {}{open}", http.method, http.path));
+        let action = http.action.as_ref().map(|action| format!("  (action {action})")).unwrap_or_default();
+        row(if at == 0 { "answers" } else { "" }, format!("{} {}{open}{action}", http.method, http.path));
     }
     for frame in &on.frame {
         let also = frame.aliases.join(", ");
@@ -132,6 +133,14 @@ fn text(document: &Document) -> Result<String, Failure> {
             ),
         );
     }
+    for hook in &on.before {
+        let closes = match hook.on_failure {
+            OnFailure::Closed => "not done if it fails",
+            OnFailure::Open => "done if it fails",
+        };
+        row("decides before", format!("{}  (order {}, {closes})", hook.action, hook.order));
+    }
+    row("methods", on.call.join(", "));
     row("postgres as", grants.postgres.clone().unwrap_or_default());
     row("redis keys", patterns(&grants.redis));
     row("publishes to", patterns(&grants.publish));
@@ -146,6 +155,7 @@ fn text(document: &Document) -> Result<String, Failure> {
         _ => name.clone(),
     };
     row("secrets", grants.secrets.iter().map(secret).collect::<Vec<_>>().join(", "));
+    row("calls", grants.calls.join(", "));
     row(
         "limits",
         format!(

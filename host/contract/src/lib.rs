@@ -45,6 +45,7 @@ macro_rules! handler_world {
                     "switchboard:host/config": super::config,
                     "switchboard:host/fetch": super::fetch,
                     "switchboard:host/secrets": super::secrets,
+                    "switchboard:host/calls": super::calls,
                 },
                 additional_derives: [Clone, PartialEq, serde::Serialize, serde::Deserialize],
             });
@@ -58,11 +59,15 @@ handler_world!(connection_world, "connection-handler");
 handler_world!(connection_batch_world, "connection-batch-handler");
 handler_world!(schedule_world, "schedule-handler");
 handler_world!(event_world, "event-handler");
+handler_world!(before_world, "before-handler");
+handler_world!(call_world, "call-handler");
 
 pub use platform::switchboard::host::{
-    channels, clock, config, fetch, log, postgres, random, redis, secrets, types, wake,
+    calls, channels, clock, config, fetch, log, postgres, random, redis, secrets, types, wake,
 };
 
+pub use before_world::exports::switchboard::host::before;
+pub use call_world::exports::switchboard::host::call;
 pub use connection_batch_world::exports::switchboard::host::connection_batch;
 pub use connection_world::exports::switchboard::host::connection;
 pub use event_world::exports::switchboard::host::event;
@@ -70,6 +75,8 @@ pub use frame_world::exports::switchboard::host::frame;
 pub use http_world::exports::switchboard::host::http;
 pub use schedule_world::exports::switchboard::host::schedule;
 
+pub use before_world::BeforeHandlerPre;
+pub use call_world::CallHandlerPre;
 pub use connection_batch_world::ConnectionBatchHandlerPre;
 pub use connection_world::ConnectionHandlerPre;
 pub use event_world::EventHandlerPre;

@@ -55,6 +55,13 @@ pub const EVENT_BATCH_MAX: u32 = 256;
 pub const EVENT_PACE_MAX: Duration = Duration::from_secs(1);
 /// Maximum `attempts` of a consumer. After the last attempt the event is parked.
 pub const EVENT_ATTEMPTS_MAX: u32 = 100;
+/// Maximum number of actions in `on.before`.
+pub const HOOKS_PER_HANDLER_MAX: usize = 64;
+/// Maximum number of hooks of one action, of all handlers together, because each of them makes every client
+/// of the action wait. A deploy that would add one more is refused.
+pub const HOOKS_PER_ACTION_MAX: usize = 8;
+/// Maximum number of methods in `on.call`, and of handlers in `grants.calls`.
+pub const CALL_METHODS_MAX: usize = 64;
 /// Maximum `canary.failures`: a canary that only fails is withdrawn by then.
 pub const CANARY_FAILURES_MAX: u32 = 50;
 /// Maximum number of grants in `grants.fetch`.
@@ -600,6 +607,27 @@ pub const REPLY_BYTES_MAX: usize = 256 * 1024;
 pub const OPENED_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Maximum length of the code of a handler's problem. A longer one counts as a failure of the release.
 pub const PROBLEM_CODE_BYTES_MAX: usize = 64;
+
+// ---- hooks ------------------------------------------------------------------------------------------------
+
+/// Maximum time of one hook, also if its `limits.deadline_ms` is longer. It has at most half of the time that
+/// its action has left, too, so that a slow hook leaves time for the handler. Then the hook has failed, and
+/// its `on_failure` decides.
+pub const HOOK_DEADLINE_MAX: Duration = Duration::from_millis(500);
+/// Maximum size of the payload that hooks get and return. A request of a client with a larger one gets 413
+/// while its action has hooks. A hook that returns a larger one has failed.
+pub const HOOK_PAYLOAD_BYTES_MAX: usize = FRAME_BYTES_MAX;
+
+// ---- calls between handlers -------------------------------------------------------------------------------
+
+/// Maximum depth of calls between handlers, below the call that a trigger started. A deeper one is `refused`,
+/// so handlers that call each other in a circle end here.
+pub const CALL_DEPTH_MAX: u8 = 4;
+/// Maximum size of the body of a call between handlers, and of its answer. A larger body is `refused`. With a
+/// larger answer the called handler has failed.
+pub const CALL_BODY_BYTES_MAX: usize = 1024 * 1024;
+/// A called handler ends so long before the deadline of its caller, so that the caller can still answer.
+pub const CALL_RETURN_MARGIN: Duration = Duration::from_millis(10);
 
 // ---- host calls -------------------------------------------------------------------------------------------
 

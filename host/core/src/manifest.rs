@@ -3,6 +3,7 @@
 
 mod build;
 mod fetch;
+mod hooks;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use crate::error::Error;
 use crate::limits;
 pub use build::Build;
 pub use fetch::{FETCH_METHODS, FetchGrant, FetchRules};
+pub use hooks::{HookBinding, OnFailure};
 pub use settings::{Bound, SettingRule, SettingType};
 
 /// The name of the custom section that carries `handler.toml` inside a release file.
@@ -74,6 +76,13 @@ pub struct Bindings {
     pub schedule: Vec<ScheduleBinding>,
     #[serde(default)]
     pub event: Option<EventBinding>,
+    /// The actions that it decides about before their handlers get them. Nodes of the version before know
+    /// neither this member nor the next, so they are stored only where a manifest uses them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<HookBinding>,
+    /// The methods that other handlers may call.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub call: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -85,6 +94,10 @@ pub struct HttpBinding {
     /// Requests need no token.
     #[serde(default)]
     pub public: bool,
+    /// The action that the route does, whose hooks are called before the handler. None: no hooks. The action
+    /// of a frame is its type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -268,6 +281,9 @@ pub struct Grants {
     /// Names of the fleet's secrets that it may read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<String>,
+    /// Names of the handlers that it may call.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<String>,
 }
 
 /// Limits of one call. Every field has a maximum in `limits`.
@@ -384,7 +400,7 @@ impl Manifest {
         rule(is_name(&self.name), "`name` is 1 to 64 lower-case letters, digits and dashes")?;
         rule(
             self.on != Bindings::default(),
-            "`on` binds nothing: no http, frame, connection, schedule or event",
+            "`on` binds nothing: no http, frame, connection, schedule, event, before or call",
         )?;
         for binding in &self.on.http {
             rule(
@@ -399,6 +415,7 @@ impl Manifest {
                 !binding.path.starts_with(OPERATORS) || !binding.public,
                 &format!("`on.http` path `{}` is for operators and cannot be public", binding.path),
             )?;
+            hooks::check_action(binding).map_err(Error::Manifest)?;
         }
         for binding in &self.on.frame {
             for name in std::iter::once(&binding.frame_type).chain(&binding.aliases) {
@@ -438,6 +455,8 @@ impl Manifest {
                 &format!("`on.event` attempts is 1 to {}", limits::EVENT_ATTEMPTS_MAX),
             )?;
         }
+        hooks::check(&self.on.before).map_err(Error::Manifest)?;
+        hooks::check_calls(&self.on.call, &self.grants.calls).map_err(Error::Manifest)?;
         let in_range = |value: u64, most: u64, field: &str| {
             rule((1..=most).contains(&value), &format!("`limits.{field}` is 1 to {most}"))
         };

@@ -160,7 +160,8 @@ impl Call<'_> {
     pub async fn run(self) -> Ran {
         let responder =
             Props::of(&self.scenario, Scripted { script: self.script }).unwrap_or_else(|why| panic!("{why}"));
-        let responder = responder.granting(self.handler.release.fetch_rules());
+        let release = &self.handler.release;
+        let responder = responder.granting(release.fetch_rules()).calling(&release.manifest.grants.calls);
         let recording = self.handler.play(&self.trigger, self.input, responder).await;
         Ran { recording: recording.unwrap_or_else(|why| panic!("{why}")) }
     }

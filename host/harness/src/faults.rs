@@ -81,11 +81,29 @@ fn wrong_answers(exchange: &Exchange) -> Vec<Value> {
             let count = exchange.args["requests"].as_array().map_or(0, Vec::len);
             failed_fetches().into_iter().map(|error| Value::Array(vec![err(error); count])).collect()
         }
+        "calls.call" => vec![
+            err(json!("Busy")),
+            err(json!({ "Unavailable": "injected" })),
+            err(json!({ "UnknownOutcome": "injected" })),
+            err(json!({ "Refused": "injected" })),
+            err(json!({ "Problem": problem() })),
+        ],
         // A setting that is not set.
         "config.get" => vec![Value::Null],
         "secrets.get" => vec![err(json!("Missing"))],
         _ => Vec::new(),
     }
+}
+
+/// What a called handler answers when its own services are not available.
+fn problem() -> Value {
+    json!({
+        "status": 503,
+        "code": "unavailable",
+        "detail": "injected",
+        "field": null,
+        "retry_after_ms": 1000,
+    })
 }
 
 fn failed_fetches() -> Vec<Value> {
@@ -178,7 +196,9 @@ async fn state_after(
     let ran = async {
         let before = world.state().await?;
         let handler = world.load(&subject.file, scenario).await?;
-        let responder = Props::of(scenario, Live)?.granting(handler.release.fetch_rules());
+        let responder = Props::of(scenario, Live)?
+            .granting(handler.release.fetch_rules())
+            .calling(&handler.release.manifest.grants.calls);
         let (recording, _) = handler.live(&case.recording, At { fault, rest: responder }).await?;
         Ok((before, world.state().await?, recording))
     };
@@ -433,6 +453,24 @@ mod tests {
         assert!(kinds.contains(&Error::Busy) && kinds.contains(&Error::TooLarge(1)));
         let all = wrong_answers(&exchange("fetch.send-all", json!({ "requests": [{}, {}] })));
         assert!(all.iter().zip(&one).all(|(all, one)| *all == json!([one, one])), "{all:?}");
+    }
+
+    #[test]
+    fn a_call_of_another_handler_fails_in_every_way_of_the_contract() {
+        use switchboard_contract::calls::Error;
+        let exchange = Exchange {
+            function: "calls.call".into(),
+            unordered: false,
+            args: json!({ "handler": "directory", "method": "profile", "body": { "text": "{}" } }),
+            answer: None,
+            micros: 0,
+        };
+        let kinds: Vec<Error> = wrong_answers(&exchange)
+            .into_iter()
+            .map(|mut wrong| switchboard_recording::value_from(wrong["Err"].take()).unwrap())
+            .collect();
+        assert_eq!(kinds.len(), 5);
+        assert!(kinds.iter().any(|kind| matches!(kind, Error::Problem(problem) if problem.status == 503)));
     }
 
     #[test]

@@ -19,6 +19,8 @@ const EVENT: &str = "00000000-0000-7000-8000-0000000000e";
 ///   object.
 /// - frame: `type` for frame_type; `payload` as JSON.
 /// - event: `events`, each with `type` for event_type and its `payload` as JSON.
+/// - before: `payload` as JSON.
+/// - call: `body` as JSON.
 pub fn complete(manifest: &Manifest, trigger: &str, input: Value) -> Result<Value, Error> {
     let Value::Object(mut input) = input else { return Err(wrong("the input must be a JSON object")) };
     match trigger {
@@ -74,6 +76,27 @@ pub fn complete(manifest: &Manifest, trigger: &str, input: Value) -> Result<Valu
             default(&mut input, "due_ms", json!(super::props::NOW_MS));
         }
         "event" => events(&mut input)?,
+        "before" => {
+            if input.get("caller") != Some(&Value::Null) {
+                caller(&mut input);
+            }
+            let first = manifest.on.before.first().map(|hook| hook.action.as_str());
+            default(&mut input, "id", json!(CALL));
+            default(&mut input, "action", json!(first));
+            default(&mut input, "payload", json!({}));
+            if let Some(payload) = input.get_mut("payload") {
+                *payload = json!(text(payload));
+            }
+        }
+        "call" => {
+            if input.get("caller") != Some(&Value::Null) {
+                caller(&mut input);
+            }
+            default(&mut input, "id", json!(CALL));
+            default(&mut input, "handler", json!("caller"));
+            default(&mut input, "method", json!(manifest.on.call.first()));
+            body(&mut input);
+        }
         other => return Err(wrong(format!("there is no trigger `{other}`"))),
     }
     Ok(Value::Object(input))
@@ -118,6 +141,12 @@ fn http(manifest: &Manifest, input: &mut Map<String, Value>) -> Result<(), Error
         let pairs: Vec<_> = headers.iter().map(|(name, value)| json!([name.to_lowercase(), value])).collect();
         input.insert("headers".to_owned(), Value::Array(pairs));
     }
+    body(input);
+    Ok(())
+}
+
+/// Writes a body that is given as JSON in the form of a recording. Without one it is empty.
+fn body(input: &mut Map<String, Value>) {
     default(input, "body", json!({ "text": "" }));
     if let Some(body) = input.get_mut("body") {
         let as_written = body.as_object().is_some_and(|body| {
@@ -127,7 +156,6 @@ fn http(manifest: &Manifest, input: &mut Map<String, Value>) -> Result<(), Error
             *body = json!({ "text": text(body) });
         }
     }
-    Ok(())
 }
 
 fn frame(manifest: &Manifest, input: &mut Map<String, Value>) -> Result<(), Error> {
@@ -268,6 +296,21 @@ mod tests {
         assert_eq!(input["opened"][1]["connection"], "00000000-0000-4000-8000-000000000002");
         assert_eq!(input["opened"][1]["caller"]["user_id"], "bo");
         assert!(complete(&manifest(), "closed-batch", json!({})).is_err());
+    }
+
+    #[test]
+    fn a_hook_and_a_called_handler_get_what_a_test_omits() {
+        let manifest = Manifest::parse(
+            "name = \"x\"\non.before = [{ type = \"message.send\" }]\non.call = [\"profile\"]",
+        )
+        .unwrap();
+        let input = complete(&manifest, "before", json!({ "payload": { "content": "hi" } })).unwrap();
+        assert_eq!((&input["action"], &input["caller"]["user_id"]), (&json!("message.send"), &json!("ana")));
+        assert_eq!(input["payload"], r#"{"content":"hi"}"#);
+        let input = complete(&manifest, "call", json!({ "body": { "id": "bo" }, "caller": null })).unwrap();
+        assert_eq!((&input["method"], &input["caller"]), (&json!("profile"), &Value::Null));
+        assert_eq!(input["body"], json!({ "text": r#"{"id":"bo"}"# }));
+        assert_eq!(complete(&manifest, "call", json!({})).unwrap()["body"], json!({ "text": "" }));
     }
 
     #[test]

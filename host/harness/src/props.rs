@@ -1,5 +1,5 @@
 //! Clock and randomness of a test: every run gets the same times and bytes, in whatever order it asks. And
-//! the answers of web services, and the injected failures.
+//! the answers of web services and other handlers, and the injected failures.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use super::Error;
 use switchboard_core::fetch_url::FetchUrl;
 use switchboard_core::ids::Digest;
 use switchboard_core::manifest::FetchRules;
-use switchboard_recording::{FetchAnswer, Injection, Scenario};
+use switchboard_recording::{CallAnswer, FetchAnswer, Injection, Scenario};
 use switchboard_runtime::{Responder, Response};
 
 /// 2026-11-20T12:00:00Z.
@@ -26,6 +26,11 @@ pub struct Props<S> {
     /// The fetches that got an answer of `fetch`, for each method and URL.
     fetched: HashMap<(String, String), usize>,
     rules: FetchRules,
+    calls: Vec<CallAnswer>,
+    /// The calls that got an answer of `calls`, for each handler and method.
+    called: HashMap<(String, String), usize>,
+    /// The handlers that the release may call.
+    callees: Vec<String>,
     rest: S,
 }
 
@@ -50,6 +55,9 @@ impl<S> Props<S> {
             fetch: scenario.fetch.clone(),
             fetched: HashMap::new(),
             rules: FetchRules::default(),
+            calls: scenario.calls.clone(),
+            called: HashMap::new(),
+            callees: Vec::new(),
             rest,
         })
     }
@@ -58,6 +66,25 @@ impl<S> Props<S> {
     pub fn granting(mut self, rules: FetchRules) -> Self {
         self.rules = rules;
         self
+    }
+
+    /// Sets the handlers that the release may call. Without them no call gets an answer of the scenario.
+    pub fn calling(mut self, handlers: &[String]) -> Self {
+        self.callees = handlers.to_vec();
+        self
+    }
+
+    /// The scenario's answer to a call of another handler; `None` as for a fetch.
+    fn called(&mut self, args: &Value) -> Option<Value> {
+        let text = |member: &str| args.get(member).and_then(Value::as_str);
+        let (handler, method) = (text("handler")?, text("method")?);
+        self.callees.iter().find(|granted| *granted == handler)?;
+        let mut answers =
+            self.calls.iter().filter(|answer| answer.handler == handler && answer.method == method);
+        let count = self.called.entry((handler.to_owned(), method.to_owned())).or_default();
+        let answer = answers.clone().nth(*count).or_else(|| answers.next_back())?;
+        *count += 1;
+        Some(answer.result())
     }
 
     /// The scenario's answer to a fetch; `None` if it has none, or if the fetch is not granted. Then the
@@ -134,6 +161,10 @@ impl<S: Responder> Responder for Props<S> {
             },
             "fetch.send-all" => match self.all_fetched(&args["requests"]) {
                 Some(answers) => Response::Answer(answers),
+                None => self.rest.respond(at, function, args),
+            },
+            "calls.call" => match self.called(args) {
+                Some(answer) => Response::Answer(answer),
                 None => self.rest.respond(at, function, args),
             },
             _ => self.rest.respond(at, function, args),
@@ -245,6 +276,32 @@ mod tests {
         let Response::Answer(answers) = props.respond(0, "fetch.send-all", &both(a)) else { panic!() };
         assert_eq!(answers.as_array().map(Vec::len), Some(2));
         assert_eq!(props.respond(0, "fetch.send-all", &both(b)), Response::Live);
+    }
+
+    #[test]
+    fn other_handlers_of_the_scenario_answer_granted_calls() {
+        let answer = |handler: &str, body: Value| CallAnswer {
+            handler: handler.into(),
+            method: "profile".into(),
+            body,
+            problem: None,
+        };
+        let calls = vec![answer("directory", json!("first")), answer("directory", json!({ "n": 2 }))];
+        let calls = [calls, vec![answer("other", json!("x"))]].concat();
+        let scenario = Scenario { calls, ..Scenario::default() };
+        let mut props = Props::of(&scenario, Live).unwrap().calling(&["directory".to_owned()]);
+        let mut body = |handler: &str, method: &str| {
+            match props.respond(0, "calls.call", &json!({ "handler": handler, "method": method })) {
+                Response::Answer(answer) => answer["Ok"]["body"]["text"].as_str().map(str::to_owned),
+                Response::Live => None,
+                other => panic!("{other:?}"),
+            }
+        };
+        let bodies = [(); 3].map(|()| body("directory", "profile"));
+        let second = r#"{"n":2}"#;
+        assert_eq!(bodies, ["first", second, second].map(|body| Some(body.to_owned())));
+        assert_eq!(body("directory", "list"), None, "the sandbox answers, which has no other handlers");
+        assert_eq!(body("other", "profile"), None, "not granted: the sandbox refuses");
     }
 
     #[test]

@@ -188,7 +188,9 @@ async fn in_world(
     scenario: &Scenario,
 ) -> Result<Recording, Error> {
     let handler = world.load(&subject.file, scenario).await?;
-    let responder = Props::of(scenario, Live)?.granting(handler.release.fetch_rules());
+    let responder = Props::of(scenario, Live)?
+        .granting(handler.release.fetch_rules())
+        .calling(&handler.release.manifest.grants.calls);
     let (recording, _) = handler.live(&case.recording, responder).await?;
     Ok(recording)
 }

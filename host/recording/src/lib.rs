@@ -22,7 +22,7 @@ use switchboard_core::ids::Digest;
 pub use diff::{DiffPath, Difference, differences};
 pub use recorder::Recorder;
 pub use redact::{Redact, keep_all, redact_bodies, redact_secrets};
-pub use scenario::{FetchAnswer, Injection, Scenario};
+pub use scenario::{CallAnswer, FetchAnswer, Injection, Scenario};
 pub use secrets::{Secrets, is_concealed};
 pub use text::Error;
 pub use times::without_times;

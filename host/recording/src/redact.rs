@@ -52,7 +52,9 @@ fn is_secret(name: &str) -> bool {
 /// which function, when, how long it took and how it ended, and the sizes of the removed values. Such a
 /// recording can be read but not replayed.
 pub fn redact_bodies(member: &str, value: &mut Value) {
-    const BODY: [&str; 18] = [
+    const BODY: [&str; 19] = [
+        // The payload that a hook has changed.
+        "Change",
         "args",
         "body",
         "cells",
@@ -180,7 +182,7 @@ mod tests {
     fn without_bodies_who_and_what_stay() {
         let value = json!({
             "statement": "select 1", "params": ["hello", 7, null], "caller": { "user_id": "ana" },
-            "body": { "text": "hello" }, "Ok": [{ "Text": "hello" }],
+            "body": { "text": "hello" }, "Ok": [{ "Text": "hello" }], "Change": "hello",
         });
         let text = redacted(value, redact_bodies);
         assert!(!text.contains("hello") && !text.contains('7'), "{text}");

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{DiffPath, Difference};
 
@@ -32,6 +32,9 @@ pub struct Scenario {
     /// Answers of web services, so that the test needs no network.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fetch: Vec<FetchAnswer>,
+    /// Answers of other handlers, so that the test needs none of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<CallAnswer>,
     /// The faults to inject.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inject: Vec<Injection>,
@@ -94,14 +97,48 @@ impl FetchAnswer {
 
     /// The answer in the form of a recording.
     pub fn response(&self) -> Value {
-        let body = match &self.body {
-            Value::Null => json!({ "text": "" }),
-            Value::String(text) => json!({ "text": text }),
-            Value::Object(members) if members.len() == 1 && members.contains_key("hex") => self.body.clone(),
-            other => json!({ "text": other.to_string() }),
-        };
+        let body = body(&self.body);
         let headers: Vec<_> = self.headers.iter().map(|(name, value)| json!([name, value])).collect();
         json!({ "status": self.status, "headers": headers, "body": body, "url": self.url })
+    }
+}
+
+/// The answer to calls of one method of another handler. With several for the same, the first call gets the
+/// first, and so on; the last one repeats. A call that is not granted gets none of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallAnswer {
+    pub handler: String,
+    pub method: String,
+    /// A text, `{"hex": …}`, or any other JSON, which becomes its text. Without it the body is empty.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub body: Value,
+    /// The handler answers with this problem instead; `status` and `code` are enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Map<String, Value>>,
+}
+
+impl CallAnswer {
+    /// The answer in the form of a recording.
+    pub fn result(&self) -> Value {
+        let Some(given) = &self.problem else {
+            return json!({ "Ok": { "body": body(&self.body) } });
+        };
+        let mut problem = json!({ "detail": "as the test says", "field": null, "retry_after_ms": null });
+        if let Some(members) = problem.as_object_mut() {
+            members.extend(given.clone());
+        }
+        json!({ "Err": { "Problem": problem } })
+    }
+}
+
+/// A body as the author of a test writes it, in the form of a recording.
+fn body(written: &Value) -> Value {
+    match written {
+        Value::Null => json!({ "text": "" }),
+        Value::String(text) => json!({ "text": text }),
+        Value::Object(members) if members.len() == 1 && members.contains_key("hex") => written.clone(),
+        other => json!({ "text": other.to_string() }),
     }
 }
 
@@ -152,6 +189,20 @@ mod tests {
         assert_eq!(answer(r#"{"url": "https://x.example/a"}"#)["body"], json!({ "text": "" }));
         // It can be read back as the contract's type.
         crate::value_from::<switchboard_contract::fetch::Response>(hex).unwrap();
+    }
+
+    #[test]
+    fn an_answer_of_another_handler_has_the_form_of_a_recording() {
+        let answer = |text: &str| serde_json::from_str::<CallAnswer>(text).unwrap().result();
+        let ok = answer(r#"{"handler": "directory", "method": "profile", "body": {"name": "Ana"}}"#);
+        assert_eq!(ok, json!({ "Ok": { "body": { "text": r#"{"name":"Ana"}"# } } }));
+        let mut wrong = answer(
+            r#"{"handler": "directory", "method": "profile", "problem": {"status": 404, "code": "gone"}}"#,
+        );
+        // It can be read back as the contract's type.
+        let error = crate::value_from::<switchboard_contract::calls::Error>(wrong["Err"].take()).unwrap();
+        let switchboard_contract::calls::Error::Problem(problem) = error else { panic!("{error:?}") };
+        assert_eq!((problem.status, problem.code.as_str(), problem.field), (404, "gone", None));
     }
 
     #[test]

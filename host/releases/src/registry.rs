@@ -17,9 +17,9 @@ use switchboard_core::hash::fnv1a;
 use switchboard_core::ids::{Address, Digest};
 use switchboard_core::limits;
 use switchboard_core::manifest::{
-    EventBinding, FrameBinding, HttpBinding, Manifest, Pattern, ScheduleBinding,
+    EventBinding, FrameBinding, HookBinding, HttpBinding, Manifest, OnFailure, Pattern, ScheduleBinding,
 };
-use switchboard_runtime::{CallLog, HasManifest, LoadedRelease};
+use switchboard_runtime::{CallLog, Callees, HasManifest, LoadedRelease};
 
 /// The pointer to the routing table, shared by everything that calls handlers.
 pub struct Registry<R = LoadedRelease> {
@@ -198,12 +198,15 @@ pub struct RoutingTable<R = LoadedRelease> {
     missed: Vec<(Pattern, Arc<Entry<R>>)>,
     schedules: Vec<Schedule<R>>,
     consumers: Vec<Consumer<R>>,
+    /// The hooks of each action that has some, in the order of their calls.
+    hooks: HashMap<String, Vec<Hook<R>>>,
 }
 
 struct HttpTarget<R> {
     entry: Arc<Entry<R>>,
     pattern: String,
     public: bool,
+    action: Option<String>,
 }
 
 struct FrameTarget<R> {
@@ -226,6 +229,8 @@ pub struct Route<'a, R = LoadedRelease> {
     /// The path as the manifest writes it.
     pub pattern: &'a str,
     pub public: bool,
+    /// The action that the route does. None: it has no hooks.
+    pub action: Option<&'a str>,
     /// The parameters as they are in the path: still percent-encoded.
     pub params: Vec<(&'a str, &'a str)>,
 }
@@ -248,6 +253,13 @@ pub struct Consumer<R = LoadedRelease> {
     pub binding: EventBinding,
 }
 
+/// A handler that decides about an action before its handler gets it.
+pub struct Hook<R = LoadedRelease> {
+    pub entry: Arc<Entry<R>>,
+    pub order: i32,
+    pub on_failure: OnFailure,
+}
+
 /// Why two releases cannot run together. The message is for the operator who deploys.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -265,6 +277,7 @@ impl<R: HasManifest> RoutingTable<R> {
             missed: Vec::new(),
             schedules: Vec::new(),
             consumers: Vec::new(),
+            hooks: HashMap::new(),
         }
     }
 
@@ -277,6 +290,9 @@ impl<R: HasManifest> RoutingTable<R> {
         for list in [&mut table.opened, &mut table.closed, &mut table.touched] {
             // Sorted by name. Otherwise a redeploy would change the order in which connection handlers run.
             list.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+        for hooks in table.hooks.values_mut() {
+            hooks.sort_by(|a, b| (a.order, &a.entry.name).cmp(&(b.order, &b.entry.name)));
         }
         Ok(table)
     }
@@ -293,6 +309,7 @@ impl<R: HasManifest> RoutingTable<R> {
                 entry: &found.value.entry,
                 pattern: &found.value.pattern,
                 public: found.value.public,
+                action: found.value.action.as_deref(),
                 params: found.params.iter().collect(),
             });
         }
@@ -333,6 +350,11 @@ impl<R: HasManifest> RoutingTable<R> {
 
     pub fn consumers(&self) -> &[Consumer<R>] {
         &self.consumers
+    }
+
+    /// Returns the hooks of an action, in the order of their calls.
+    pub fn hooks(&self, action: &str) -> &[Hook<R>] {
+        self.hooks.get(action).map_or(&[], Vec::as_slice)
     }
 
     pub fn by_name(&self, name: &str) -> Option<&Arc<Entry<R>>> {
@@ -383,6 +405,18 @@ impl<R: HasManifest> RoutingTable<R> {
         if let Some(binding) = &manifest.on.event {
             self.consumers.push(Consumer { entry: entry.clone(), binding: binding.clone() });
         }
+        for binding in &manifest.on.before {
+            let hooks = self.hooks.entry(binding.action.clone()).or_default();
+            let most = limits::HOOKS_PER_ACTION_MAX;
+            if hooks.len() >= most {
+                let (action, name) = (&binding.action, &entry.name);
+                return Err(Conflict(format!(
+                    "`{action}` has {most} hooks, the maximum; retire one of them before you deploy `{name}`"
+                )));
+            }
+            let (order, on_failure) = (binding.order, binding.on_failure);
+            hooks.push(Hook { entry: entry.clone(), order, on_failure });
+        }
         match self.handlers.insert(entry.name.clone(), entry) {
             None => Ok(()),
             Some(twice) => Err(Conflict(format!("`{}` appears twice", twice.name))),
@@ -390,12 +424,13 @@ impl<R: HasManifest> RoutingTable<R> {
     }
 
     fn add_route(&mut self, entry: &Arc<Entry<R>>, binding: &HttpBinding) -> Result<(), Conflict> {
-        let HttpBinding { method, path, public } = binding;
+        let HttpBinding { method, path, public, action } = binding;
         if GATEWAY_PATHS.contains(&path.as_str()) {
             return Err(Conflict(format!("`{path}` is answered by the host itself")));
         }
         let router = self.http.entry(method.clone()).or_default();
-        let target = HttpTarget { entry: entry.clone(), pattern: path.clone(), public: *public };
+        let (pattern, action) = (path.clone(), action.clone());
+        let target = HttpTarget { entry: entry.clone(), pattern, public: *public, action };
         router.insert(path, target).map_err(|error| match error {
             matchit::InsertError::Conflict { with } => {
                 let owner = router.at(&with).map_or("another handler", |found| &found.value.entry.name);
@@ -446,8 +481,16 @@ pub fn covers(running: &Manifest, candidate: &Manifest) -> Result<(), Conflict> 
         Err(Conflict(format!("the release does not bind {what}, which the running release binds")))
     };
     for binding in &running.on.http {
-        if !candidate.on.http.contains(binding) {
-            return missing_binding(format!("`{} {}`", binding.method, binding.path));
+        let HttpBinding { method, path, public, action } = binding;
+        let is_same = |other: &&HttpBinding| {
+            (&other.method, &other.path, other.public) == (method, path, *public)
+        };
+        let Some(same) = candidate.on.http.iter().find(is_same) else {
+            return missing_binding(format!("`{method} {path}`"));
+        };
+        // A canary may add an action; its hooks are called after the promotion.
+        if let Some(action) = action.as_ref().filter(|action| same.action.as_ref() != Some(*action)) {
+            return missing_binding(format!("`{method} {path}` with the action `{action}`"));
         }
     }
     for binding in &running.on.frame {
@@ -477,7 +520,21 @@ pub fn covers(running: &Manifest, candidate: &Manifest) -> Result<(), Conflict> 
     if running.on.event.is_some() && candidate.on.event.is_none() {
         return missing_binding("`on.event`".to_owned());
     }
+    for HookBinding { action, .. } in &running.on.before {
+        if !candidate.on.before.iter().any(|other| other.action == *action) {
+            return missing_binding(format!("the hook before `{action}`"));
+        }
+    }
+    if let Some(method) = running.on.call.iter().find(|method| !candidate.on.call.contains(method)) {
+        return missing_binding(format!("method `{method}` of `on.call`"));
+    }
     Ok(())
+}
+
+impl Callees for Registry<LoadedRelease> {
+    fn pick(&self, handler: &str, subject: &str) -> Option<Arc<LoadedRelease>> {
+        self.current().by_name(handler).map(|entry| entry.pick(subject).clone())
+    }
 }
 
 /// Paths that the gateway answers before it looks for a route.

@@ -7,11 +7,14 @@
 use hyper::header::{HeaderName, HeaderValue};
 use serde::de::IgnoredAny;
 
+use super::export::Answered;
+use switchboard_contract::before::Decision;
 use switchboard_contract::connection_batch::Opening;
 use switchboard_contract::frame::Reply;
 use switchboard_contract::http::Response;
 use switchboard_contract::types::{Problem, Push};
 use switchboard_core::limits;
+use switchboard_protocol::wire::frames::is_deeper_than;
 
 /// Cuts the texts of a problem that are too long, because their length may depend on a client, and checks the
 /// answer.
@@ -61,6 +64,28 @@ pub(super) fn openings(openings: &mut [Opening]) -> Result<(), String> {
         }
     }
     bounded("bytes of pushes", bytes, limits::OPENED_BYTES_MAX)
+}
+
+/// Checks the decision of a hook, as [`settle_or_problem`] does.
+pub(super) fn decision(decision: &mut Decision) -> Result<(), String> {
+    match decision {
+        Decision::Allow => Ok(()),
+        Decision::Change(payload) => changed(payload),
+        Decision::Refuse(problem) => settle_problem(problem),
+    }
+}
+
+/// Checks a payload that a hook has changed, by the rules for the payload of a client.
+fn changed(payload: &str) -> Result<(), String> {
+    bounded("bytes of a changed payload", payload.len(), limits::HOOK_PAYLOAD_BYTES_MAX)?;
+    let levels = limits::JSON_DEPTH_MAX;
+    rule(!is_deeper_than(payload, levels), || format!("a changed payload is deeper than {levels} levels"))?;
+    rule(is_json_object(payload), || "a changed payload is not a JSON object".to_owned())
+}
+
+/// Checks the answer to a call of another handler.
+pub(super) fn answered(answered: &Answered) -> Result<(), String> {
+    bounded("bytes of an answer to a call", answered.body.len(), limits::CALL_BODY_BYTES_MAX)
 }
 
 pub(super) fn response(response: &Response) -> Result<(), String> {
@@ -127,7 +152,7 @@ fn shown(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::export::{Calls, Event, Frame, Http, Opened, OpenedBatch, Schedule};
+    use crate::export::{Before, Called, Calls, Event, Frame, Http, Opened, OpenedBatch, Schedule};
     use switchboard_contract::event::Verdict;
 
     fn answer(status: u16, headers: Vec<(String, String)>, body: usize) -> Result<(), String> {
@@ -149,6 +174,21 @@ mod tests {
         Opened::settle(&mut Ok(frames.iter().map(push).collect()))
     }
 
+    fn changes(payload: String) -> Result<(), String> {
+        Before::settle(&mut Decision::Change(payload))
+    }
+
+    fn refuses(status: u16, code: &str) -> Result<(), String> {
+        let (code, detail) = (code.to_owned(), "no".to_owned());
+        Before::settle(&mut Decision::Refuse(Problem {
+            status,
+            code,
+            detail,
+            field: None,
+            retry_after_ms: None,
+        }))
+    }
+
     fn header(name: &str, value: &str) -> Vec<(String, String)> {
         vec![(name.to_owned(), value.to_owned())]
     }
@@ -164,6 +204,10 @@ mod tests {
             Frame::settle(&mut Ok(None)),
             opened(&[r#"{"type":"x","payload":{}}"#]),
             Event::settle(&mut vec![Verdict::Ack, Verdict::Reject("no".to_owned())]),
+            Before::settle(&mut Decision::Allow),
+            changes(format!("{{\"a\":{}1{}}}", "[".repeat(63), "]".repeat(63))),
+            refuses(403, "bad_word"),
+            Called::settle(&mut Ok(Answered { body: vec![0; limits::CALL_BODY_BYTES_MAX] })),
         ] {
             assert_eq!(settled, Ok(()));
         }
@@ -237,6 +281,16 @@ mod tests {
             (replies("x", "[]".to_owned()), "not a JSON object"),
             (replies("x", "x".repeat(limits::REPLY_BYTES_MAX + 1)), "bytes of a reply"),
             (opened(&["{}", "hello"]), "not a JSON object"),
+            (changes("[]".to_owned()), "not a JSON object"),
+            (changes("{} {}".to_owned()), "not a JSON object"),
+            (changes(format!("{{\"a\":{}1{}}}", "[".repeat(64), "]".repeat(64))), "deeper than 64 levels"),
+            (changes(format!("{{\"a\":\"{}\"}}", "x".repeat(65_530))), "bytes of a changed payload"),
+            (refuses(200, "bad_word"), "status 200 of a problem"),
+            (refuses(403, "Bad word"), "code `Bad word`"),
+            (
+                Called::settle(&mut Ok(Answered { body: vec![0; limits::CALL_BODY_BYTES_MAX + 1] })),
+                "bytes of an answer to a call",
+            ),
             (opened(&vec!["{}"; limits::PAGE_PUSHES_MAX + 1]), "1001 pushes"),
         ] {
             let broken = output.unwrap_err();

@@ -10,8 +10,8 @@ use super::call_log::Caller;
 use super::release::Exports;
 use super::trigger::Trigger;
 use crate::interfaces::CallState;
-use switchboard_contract::types::{Problem, Push};
-use switchboard_contract::{connection, connection_batch, event, frame, http, schedule};
+use switchboard_contract::types::{Principal, Problem, Push};
+use switchboard_contract::{before, call, connection, connection_batch, event, frame, http, schedule};
 use switchboard_core::limits;
 use switchboard_telemetry::spans;
 
@@ -35,6 +35,8 @@ pub trait Calls: Send + Sync + 'static {
     /// one for each consumer of this node, and deliveries to clients wait for them. Neither do calls for many
     /// new connections: two for each release, and all these clients wait.
     const MAY_MOVE_TO_BACKGROUND: bool = true;
+    /// The consequence of a call without an answer, for the log.
+    const WITHOUT_ANSWER: &'static str = "the caller gets a problem and no answer";
 
     /// Calls the export in a fresh instance.
     fn call(
@@ -61,6 +63,11 @@ pub trait Calls: Send + Sync + 'static {
         Caller::Host
     }
 
+    /// Returns the client whose request the call answers. The handlers that it calls get this principal.
+    fn principal(_: &Self::Input) -> Option<&Principal> {
+        None
+    }
+
     /// Returns the caller's span, if the input names one.
     fn cause(_: &Self::Input) -> Option<spans::Context> {
         None
@@ -71,7 +78,7 @@ pub trait Calls: Send + Sync + 'static {
 macro_rules! with_export {
     ($name:expr, $export:ident => $body:expr, $unknown:expr) => {
         with_export!(@arms $name, $export, $body, $unknown,
-            Http Frame Opened OpenedBatch Closed ClosedBatch Touched Missed Schedule Event)
+            Http Frame Opened OpenedBatch Closed ClosedBatch Touched Missed Schedule Event Before Called)
     };
     (@arms $name:expr, $export:ident, $body:expr, $unknown:expr, $($known:ident)*) => {
         match $name {
@@ -111,6 +118,10 @@ fn is_error(problem: &Problem) -> bool {
     problem.status >= ERROR_STATUS_MIN
 }
 
+fn of_client(principal: Option<&Principal>) -> Caller<'_> {
+    principal.map_or(Caller::Anonymous, |principal| Caller::User(&principal.user_id))
+}
+
 /// An HTTP request.
 pub enum Http {}
 
@@ -145,7 +156,11 @@ impl Calls for Http {
     }
 
     fn caller(request: &http::Request) -> Caller<'_> {
-        request.caller.as_ref().map_or(Caller::Anonymous, |caller| Caller::User(&caller.user_id))
+        of_client(request.caller.as_ref())
+    }
+
+    fn principal(request: &http::Request) -> Option<&Principal> {
+        request.caller.as_ref()
     }
 
     fn cause(request: &http::Request) -> Option<spans::Context> {
@@ -193,6 +208,10 @@ impl Calls for Frame {
     fn caller(request: &frame::Request) -> Caller<'_> {
         Caller::User(&request.caller.user_id)
     }
+
+    fn principal(request: &frame::Request) -> Option<&Principal> {
+        Some(&request.caller)
+    }
 }
 
 /// A connection has opened.
@@ -228,6 +247,10 @@ impl Calls for Opened {
 
     fn caller(opened: &connection::Opened) -> Caller<'_> {
         Caller::User(&opened.caller.user_id)
+    }
+
+    fn principal(opened: &connection::Opened) -> Option<&Principal> {
+        Some(&opened.caller)
     }
 }
 
@@ -520,6 +543,100 @@ impl Calls for Event {
 
     fn caller(input: &Events) -> Caller<'_> {
         input.events.first().map_or(Caller::Host, |event| Caller::Event(&event.id))
+    }
+}
+
+/// A hook decides about an action.
+pub enum Before {}
+
+impl Export for Before {
+    const TRIGGER: Trigger = Trigger::Before;
+}
+
+impl Calls for Before {
+    type Input = before::Request;
+    type Output = before::Decision;
+
+    const WITHOUT_ANSWER: &'static str = "its `on_failure` decides whether the action is done";
+
+    async fn call(
+        store: &mut Store<CallState>,
+        exports: &Exports,
+        request: &before::Request,
+    ) -> wasmtime::Result<Self::Output> {
+        instance!(store, exports, before).switchboard_host_before().call_decide(store, request).await
+    }
+
+    fn conceal(decision: &mut Self::Output, conceal: impl Fn(&mut String)) {
+        if let before::Decision::Refuse(problem) = decision {
+            conceal_problem(problem, &conceal);
+        }
+    }
+
+    fn settle(decision: &mut Self::Output) -> Result<(), String> {
+        answer::decision(decision)
+    }
+
+    fn is_error(decision: &Self::Output) -> bool {
+        matches!(decision, before::Decision::Refuse(problem) if is_error(problem))
+    }
+
+    fn caller(request: &before::Request) -> Caller<'_> {
+        of_client(request.caller.as_ref())
+    }
+
+    fn principal(request: &before::Request) -> Option<&Principal> {
+        request.caller.as_ref()
+    }
+}
+
+/// Another handler calls.
+pub enum Called {}
+
+/// The answer of `call.handle`. It has a name in recordings, which then show the bytes as text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Answered {
+    pub body: Vec<u8>,
+}
+
+impl Export for Called {
+    const TRIGGER: Trigger = Trigger::Call;
+}
+
+impl Calls for Called {
+    type Input = call::Request;
+    type Output = Result<Answered, Problem>;
+
+    const WITHOUT_ANSWER: &'static str = "the handler that called gets an error";
+
+    async fn call(
+        store: &mut Store<CallState>,
+        exports: &Exports,
+        request: &call::Request,
+    ) -> wasmtime::Result<Self::Output> {
+        let guest = instance!(store, exports, call);
+        let answer = guest.switchboard_host_call().call_handle(store, request).await?;
+        Ok(answer.map(|body| Answered { body }))
+    }
+
+    fn conceal(output: &mut Self::Output, conceal: impl Fn(&mut String)) {
+        output.as_mut().err().into_iter().for_each(|problem| conceal_problem(problem, &conceal));
+    }
+
+    fn settle(output: &mut Self::Output) -> Result<(), String> {
+        answer::settle_or_problem(output, answer::answered)
+    }
+
+    fn is_error(output: &Self::Output) -> bool {
+        output.as_ref().is_err_and(is_error)
+    }
+
+    fn caller(request: &call::Request) -> Caller<'_> {
+        request.caller.as_ref().map_or(Caller::Host, |caller| Caller::User(&caller.user_id))
+    }
+
+    fn principal(request: &call::Request) -> Option<&Principal> {
+        request.caller.as_ref()
     }
 }
 

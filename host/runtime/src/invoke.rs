@@ -98,7 +98,7 @@ pub(super) async fn run<E: Export>(
         Ok(Err(error)) => Err(classify(&error, store.data())),
         Err(_) => Err(Failure::new(
             Kind::Deadline,
-            format!("no answer after {} ms", store.data().terms.limits.deadline_ms),
+            format!("no answer after {} ms", store.data().deadline_ms),
         )),
     };
     // The detail may contain texts of the guest, and so secrets.
@@ -131,14 +131,19 @@ pub(super) async fn warm(store: &mut Store<CallState>, exports: &Exports) -> was
     if let Some(pre) = &exports.event {
         pre.instantiate_async(&mut *store).await?;
     }
+    if let Some(pre) = &exports.before {
+        pre.instantiate_async(&mut *store).await?;
+    }
+    if let Some(pre) = &exports.call {
+        pre.instantiate_async(&mut *store).await?;
+    }
     Ok(())
 }
 
 /// Logs a failed call: its release, caller, trigger, failure and last host calls. The line has no argument
 /// and no answer.
-pub(super) fn log_failure(
+pub(super) fn log_failure<E: Export>(
     release: &LoadedRelease,
-    trigger: &str,
     caller: Caller<'_>,
     failure: &Failure,
     state: &CallState,
@@ -158,15 +163,16 @@ pub(super) fn log_failure(
         request_id = state.request.as_deref(),
         user,
         connection = state.connection.map(tracing::field::display),
-        trigger,
+        trigger = E::NAME,
         failure = failure.kind.as_str(),
         blame = failure.blame().as_str(),
         cpu_us = state.middleware.clock.spent().as_micros() as u64,
         host_calls = state.middleware.calls(),
         lines_dropped = state.lines_dropped(),
         last_host_calls = last,
-        "{} failed a call; the caller gets a problem and no answer: {failure}",
+        "{} failed a call; {}: {failure}",
         release.name(),
+        E::WITHOUT_ANSWER,
     );
 }
 

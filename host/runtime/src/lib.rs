@@ -17,6 +17,7 @@ mod inputs;
 mod interfaces;
 mod invoke;
 mod load;
+mod nested;
 mod observer;
 mod recording;
 mod release;
@@ -42,6 +43,7 @@ use background::BackgroundThreads;
 use budget::Budget;
 use compile::Artifacts;
 use engine::EngineEnv;
+use nested::Others;
 use recording::Recordings;
 use switchboard_core::Blamed;
 use switchboard_core::config::{Config, RecordingSettings};
@@ -62,6 +64,7 @@ pub use failure::{Failure, Kind};
 pub use file::ReleaseFile;
 pub use inputs::Inputs;
 pub use load::{HasManifest, Load, Observable};
+pub use nested::Callees;
 pub use observer::{CallObserver, ObserverSlot};
 pub use release::{LoadedRelease, releases_loaded};
 pub use stats::{ReleaseStats, Used};
@@ -79,12 +82,25 @@ pub struct Call {
     pub connection: Option<ConnectionId>,
     /// Set for a call that may overlap with other calls of its connection: its place among them.
     pub rank: Option<Rank>,
+    /// The latest end of the call, if it is a part of something else: of an action with hooks, or of a call
+    /// of another handler. The call also ends at its own `deadline_ms`.
+    pub deadline: Option<tokio::time::Instant>,
+    /// The number of calls between handlers above it. A trigger starts calls of depth 0.
+    pub depth: u8,
 }
 
 impl Call {
     /// A call with a new id and without a request.
     pub fn new(connection: Option<ConnectionId>) -> Self {
-        Self { id: Uuid::now_v7().to_string().into(), request: None, cause: None, connection, rank: None }
+        Self {
+            id: Uuid::now_v7().to_string().into(),
+            request: None,
+            cause: None,
+            connection,
+            rank: None,
+            deadline: None,
+            depth: 0,
+        }
     }
 }
 
@@ -109,6 +125,7 @@ pub struct Runtime {
     background: BackgroundThreads,
     recordings: Option<Recordings>,
     backends: Arc<Backends>,
+    others: Arc<Others>,
     tracer: Tracer,
 }
 
@@ -143,8 +160,15 @@ impl Runtime {
             background: BackgroundThreads::new(Turns::count()),
             recordings: options.recordings.map(Recordings::new),
             backends: Arc::new(backends),
+            others: Arc::default(),
             tracer: options.tracer,
         })
+    }
+
+    /// Lets handlers call each other. Before it, and in a process with a single handler, such calls are
+    /// `unavailable`.
+    pub fn connect_handlers(self: &Arc<Self>, callees: Arc<dyn Callees>) {
+        self.others.connect(self, callees);
     }
 
     /// Loads a release, so that it is ready for traffic.
@@ -256,6 +280,9 @@ impl Runtime {
             _ => None,
         };
         let mut state = self.state(terms, call, source, recorder);
+        if !state.terms.grants.calls.is_empty() {
+            state.principal = E::principal(&input).cloned();
+        }
         if span.is_some() {
             state.middleware.span_attributes = invoke::span_attributes(&state);
         }
@@ -279,7 +306,7 @@ impl Runtime {
             invoke::record_span::<E>(release, &result, &state, begun, span);
         }
         if let Err(failure) = &result {
-            invoke::log_failure(release, E::NAME, caller, failure, &state);
+            invoke::log_failure::<E>(release, caller, failure, &state);
         }
         (result, Some(state))
     }
@@ -292,7 +319,7 @@ impl Runtime {
             source,
             recorder,
         );
-        CallState::new(terms, call, middleware, &self.backends)
+        CallState::new(terms, call, middleware, &self.backends, &self.others)
     }
 }
 

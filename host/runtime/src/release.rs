@@ -21,8 +21,8 @@ use super::stats::ReleaseStats;
 use crate::interfaces::call::HostCallStats;
 use crate::interfaces::{CallState, Terms};
 use switchboard_contract::{
-    ConnectionBatchHandlerPre, ConnectionHandlerPre, EventHandlerPre, FrameHandlerPre, HttpHandlerPre,
-    ScheduleHandlerPre,
+    BeforeHandlerPre, CallHandlerPre, ConnectionBatchHandlerPre, ConnectionHandlerPre, EventHandlerPre,
+    FrameHandlerPre, HttpHandlerPre, ScheduleHandlerPre,
 };
 use switchboard_core::ids::Digest;
 use switchboard_core::limits;
@@ -58,6 +58,8 @@ pub struct Exports {
     pub connection_batch: Option<ConnectionBatchHandlerPre<CallState>>,
     pub schedule: Option<ScheduleHandlerPre<CallState>>,
     pub event: Option<EventHandlerPre<CallState>>,
+    pub before: Option<BeforeHandlerPre<CallState>>,
+    pub call: Option<CallHandlerPre<CallState>>,
 }
 
 impl LoadedRelease {
@@ -259,6 +261,12 @@ impl Exports {
             event: bound("event", on.event.is_some())?
                 .then(|| EventHandlerPre::new(linked.clone()).map_err(|error| wrong("event", error)))
                 .transpose()?,
+            before: bound("before", !on.before.is_empty())?
+                .then(|| BeforeHandlerPre::new(linked.clone()).map_err(|error| wrong("before", error)))
+                .transpose()?,
+            call: bound("call", !on.call.is_empty())?
+                .then(|| CallHandlerPre::new(linked.clone()).map_err(|error| wrong("call", error)))
+                .transpose()?,
         })
     }
 }
@@ -320,6 +328,7 @@ pub(super) fn imports_are_granted<'a>(
             "wake" => (!grants.wake.is_empty(), "grants.wake"),
             "fetch" => (!grants.fetch.is_empty(), "grants.fetch"),
             "secrets" => (!grants.secrets.is_empty(), "grants.secrets"),
+            "calls" => (!grants.calls.is_empty(), "grants.calls"),
             "channels" => (
                 !grants.publish.is_empty() || !grants.subscribe.is_empty() || grants.disconnect,
                 "grants.publish, grants.subscribe or grants.disconnect",

@@ -222,6 +222,24 @@ async fn a_call_that_is_dropped_gives_back_its_slots() {
 }
 
 #[tokio::test]
+async fn a_call_ends_at_the_deadline_of_what_it_is_a_part_of() {
+    let sandbox = sandbox();
+    let looping = sandbox.load(&guests::loops()).await;
+    let until = |ms: u64| Some(tokio::time::Instant::now() + Duration::from_millis(ms));
+    let tick = || schedule::Tick { name: "tick".into(), node: "node".into(), due_ms: 7 };
+    // The guest's own limits are 20 ms of processor time and 400 ms.
+    let call = Call { deadline: until(2), ..Call::new(None) };
+    let failure = sandbox.runtime.call::<export::Schedule>(&looping, call, tick()).await.unwrap_err();
+    assert_eq!(failure.kind, Kind::Deadline, "{failure}");
+    assert!(failure.detail.starts_with("no answer after "), "{failure}");
+    // A later deadline does not replace its own.
+    let release = sandbox.load(&guests::returns()).await;
+    let call = Call { deadline: until(60_000), ..Call::new(None) };
+    let state = sandbox.runtime.state(release.terms(), call, Source::Live, None);
+    assert_eq!(state.deadline_ms, 400);
+}
+
+#[tokio::test]
 async fn bad_releases_are_refused_with_a_reason() {
     let sandbox = sandbox();
     let schedule = "name = \"guest\"\non.schedule = [{ name = \"tick\", every_ms = 1000 }]\n";

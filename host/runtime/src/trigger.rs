@@ -13,10 +13,14 @@ pub enum Trigger {
     Missed,
     Schedule,
     Event,
+    /// A hook decides about an action.
+    Before,
+    /// Another handler calls.
+    Call,
 }
 
 impl Trigger {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Http,
         Self::Frame,
         Self::Opened,
@@ -27,6 +31,8 @@ impl Trigger {
         Self::Missed,
         Self::Schedule,
         Self::Event,
+        Self::Before,
+        Self::Call,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -41,6 +47,8 @@ impl Trigger {
             Self::Missed => "missed",
             Self::Schedule => "schedule",
             Self::Event => "event",
+            Self::Before => "before",
+            Self::Call => "call",
         }
     }
 }

@@ -101,7 +101,8 @@ impl App {
         let backends =
             Backends::new(postgres.clone(), redis.clone(), hub.clone(), wakes.clone(), outbound.clone());
         let runtime = Arc::new(Runtime::new(&config, backends, tracer.clone()).map_err(of("runtime"))?);
-        let registry = Arc::new(Registry::new());
+        let registry: Arc<Registry> = Arc::new(Registry::new());
+        runtime.connect_handlers(registry.clone());
         let triggers = Triggers::new(
             poll.clone(),
             registry.clone(),

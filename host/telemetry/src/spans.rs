@@ -102,6 +102,11 @@ impl Tracer {
 }
 
 impl ActiveSpan {
+    /// Its identity, for spans that it causes.
+    pub fn context(&self) -> Context {
+        self.context
+    }
+
     /// Records a child span that is over now.
     pub fn child(
         &self,

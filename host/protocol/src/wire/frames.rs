@@ -156,7 +156,7 @@ fn write(frame: &mut impl Write, frame_type: &str, id: Option<&FrameId>, payload
 
 /// Whether `json` is nested deeper than `levels`. serde_json skips unused members without counting, so
 /// otherwise only the handlers would notice.
-fn is_deeper_than(json: &str, levels: usize) -> bool {
+pub fn is_deeper_than(json: &str, levels: usize) -> bool {
     let (mut depth, mut within_string, mut escaped) = (0usize, false, false);
     for byte in json.bytes() {
         if within_string {

@@ -199,3 +199,72 @@ fn a_trial_binds_what_the_running_release_binds() {
         assert!(refusal.contains(lacks), "{refusal}");
     }
 }
+
+fn hook(name: &str, bindings: &str) -> Arc<Entry<Manifest>> {
+    entry(&format!("name = \"{name}\"\non.before = [{bindings}]"))
+}
+
+#[test]
+fn the_hooks_of_an_action_are_called_by_order_and_then_by_name() {
+    let table = RoutingTable::of([
+        hook("c", r#"{ type = "message.send" }, { type = "message.edit", on_failure = "open" }"#),
+        hook("b", r#"{ type = "message.send", order = -1 }"#),
+        hook("a", r#"{ type = "message.send" }"#),
+        send(),
+    ])
+    .unwrap();
+    let names = |action: &str| -> Vec<_> {
+        table.hooks(action).iter().map(|hook| (hook.entry.name.as_str(), hook.on_failure)).collect()
+    };
+    let closed = OnFailure::Closed;
+    assert_eq!(names("message.send"), [("b", closed), ("a", closed), ("c", closed)]);
+    assert_eq!(names("message.edit"), [("c", OnFailure::Open)]);
+    assert!(names("message.delete").is_empty());
+}
+
+#[test]
+fn an_action_has_a_bounded_number_of_hooks() {
+    let hooks = |count: usize| (0..count).map(|n| hook(&format!("hook-{n}"), r#"{ type = "a" }"#));
+    let most = limits::HOOKS_PER_ACTION_MAX;
+    let full = RoutingTable::of(hooks(most)).unwrap();
+    // The next release of one of them replaces its hook.
+    full.with(hook("hook-0", r#"{ type = "a", order = 3 }"#)).unwrap();
+    let refusal = refusal(hooks(most + 1));
+    assert!(refusal.contains("`a` has 8 hooks, the maximum"), "{refusal}");
+}
+
+#[test]
+fn a_route_names_its_action_and_a_trial_keeps_it() {
+    let acts = |action: &str| {
+        entry(&format!(
+            "name = \"send-message\"\non.http = [{{ method = \"POST\", path = \"/m\"{action} }}]"
+        ))
+    };
+    let (none, sends, edits) =
+        (acts(""), acts(r#", action = "message.send""#), acts(r#", action = "message.edit""#));
+    let table = RoutingTable::of([sends.clone()]).unwrap();
+    let Found::Route(route) = table.http("POST", "/m") else { panic!("a route") };
+    assert_eq!(route.action, Some("message.send"));
+    covers(&none.running, &sends.running).unwrap();
+    covers(&sends.running, &sends.running).unwrap();
+    for other in [none, edits] {
+        let refusal = covers(&sends.running, &other.running).unwrap_err().to_string();
+        assert!(refusal.contains("`POST /m` with the action `message.send`"), "{refusal}");
+    }
+}
+
+#[test]
+fn a_trial_keeps_hooks_and_methods() {
+    let manifest = |on: &str| Manifest::parse(&format!("name = \"x\"\n{on}")).unwrap();
+    let running = manifest("on.before = [{ type = \"a\", order = 1 }]\non.call = [\"profile\"]");
+    let hooks = "on.before = [{ type = \"b\" }, { type = \"a\" }]";
+    let more = manifest(&format!("{hooks}\non.call = [\"list\", \"profile\"]"));
+    covers(&running, &more).unwrap();
+    for (less, lacks) in [
+        ("on.before = [{ type = \"b\" }]\non.call = [\"profile\"]", "the hook before `a`"),
+        ("on.before = [{ type = \"a\" }]\non.call = [\"list\"]", "method `profile`"),
+    ] {
+        let refusal = covers(&running, &manifest(less)).unwrap_err().to_string();
+        assert!(refusal.contains(lacks), "{refusal}");
+    }
+}

@@ -69,6 +69,7 @@ functions! {
     FetchSend = "fetch.send",
     FetchSendAll = "fetch.send-all",
     SecretsGet = "secrets.get",
+    CallsCall = "calls.call",
     WasiWallClock = "wasi.wall-clock",
     WasiMonotonicClock = "wasi.monotonic-clock",
     WasiRandom = "wasi.random",

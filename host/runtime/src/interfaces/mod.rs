@@ -3,6 +3,7 @@
 //! not here.
 
 pub(crate) mod call;
+mod calls;
 mod channels;
 mod clock;
 mod config;
@@ -28,9 +29,11 @@ use tokio::time::Instant;
 use wasmtime::component::{HasSelf, Linker};
 
 use crate::Call;
+use crate::nested::Others;
 use crate::ticker::Ticking;
 use call::{HostCallStats, Middleware};
 use switchboard_contract as contract;
+use switchboard_contract::types::Principal;
 use switchboard_core::ids::{ConnectionId, Digest, RequestId};
 use switchboard_core::limits;
 use switchboard_core::manifest::{FetchRules, Grants, Limits};
@@ -118,6 +121,13 @@ pub struct CallState {
     pub(crate) memory: MemoryLimit,
     /// When the call ends, including its host calls.
     pub(crate) deadline: Instant,
+    /// The time from its begin to this deadline.
+    pub(crate) deadline_ms: u64,
+    /// The client whose request it answers. Set only if it may call other handlers, which get it.
+    pub(crate) principal: Option<Principal>,
+    /// The number of calls between handlers above it.
+    depth: u8,
+    others: Arc<Others>,
     backends: Arc<Backends>,
     /// None without Postgres.
     session: Option<Session>,
@@ -136,10 +146,13 @@ impl CallState {
         call: Call,
         middleware: Middleware,
         backends: &Arc<Backends>,
+        others: &Arc<Others>,
     ) -> Self {
-        let Call { id, request, connection, cause: _, rank } = call;
+        let Call { id, request, connection, cause: _, rank, deadline, depth } = call;
         let overlaps = rank.is_some();
-        let deadline = Instant::now() + Duration::from_millis(terms.limits.deadline_ms);
+        let begun = Instant::now();
+        let own = begun + Duration::from_millis(terms.limits.deadline_ms);
+        let deadline = deadline.map_or(own, |deadline| deadline.min(own));
         Self {
             session: backends
                 .postgres
@@ -147,6 +160,10 @@ impl CallState {
                 .map(|postgres| postgres.session(terms.grants.postgres.as_deref(), terms.release, deadline))
                 .map(|session| session.in_order(rank)),
             deadline,
+            deadline_ms: deadline.saturating_duration_since(begun).as_micros().div_ceil(1000) as u64,
+            principal: None,
+            depth,
+            others: others.clone(),
             backends: backends.clone(),
             transactions: postgres::Transactions::default(),
             fetches: 0,
@@ -181,6 +198,7 @@ impl CallState {
 pub(crate) fn link(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
     wasi::link(linker)?;
     contract::types::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
+    contract::calls::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
     contract::channels::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
     contract::clock::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
     contract::config::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::hooks::PinnedHooks;
 use super::state::Triggers;
 use crate::calls::FrameIn;
 use switchboard_contract::frame::{Reply, Request};
@@ -21,7 +22,8 @@ impl Triggers {
         let release = Arc::clone(route.entry.pick(&caller.user_id));
         let is_pipelined = release.manifest.is_pipelined(route.canonical);
         let mut call = Call { request: Some(id.clone()), ..Call::new(Some(connection)) };
-        let request = Request {
+        let hooks = PinnedHooks::of(&bindings, route.canonical, &caller.user_id);
+        let mut request = Request {
             id: call.id.to_string(),
             frame_type: route.canonical.to_owned(),
             alias: route.alias.map(str::to_owned),
@@ -39,6 +41,17 @@ impl Triggers {
             rank.end_before().await;
             Some(rank)
         };
+        let deadline_ms = release.manifest.limits.deadline_ms;
+        let action = hooks.map(|hooks| hooks.begin(self, deadline_ms, None));
+        if let Some(action) = &action {
+            // Boxed, because a frame without hooks must not carry the memory of these.
+            let decided = Box::pin(action.decide(id, Some(caller), &request.payload, |_| Ok(())));
+            let changed = decided.await?;
+            if let Some(changed) = changed {
+                request.payload = changed;
+            }
+            action.bound(&mut call);
+        }
         match self.runtime.call::<export::Frame>(&release, call, request).await {
             Ok(answer) => answer,
             Err(failure) => Err(failure.problem()),

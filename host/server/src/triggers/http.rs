@@ -3,15 +3,18 @@
 
 use std::sync::Arc;
 
+use super::hooks::{Joined, PinnedHooks, divide, join};
 use super::state::Triggers;
 use crate::calls::{HttpIn, Reach};
 use switchboard_contract::http::{Request, Response};
 use switchboard_contract::types::Problem;
+use switchboard_core::ids::RequestId;
 use switchboard_core::manifest::OPERATORS;
 use switchboard_protocol::wire::percent;
 use switchboard_protocol::wire::problem::Code;
 use switchboard_releases::registry::Found;
-use switchboard_runtime::{Call, export};
+use switchboard_runtime::export::{self, Calls as _};
+use switchboard_runtime::{Call, LoadedRelease};
 
 impl Triggers {
     pub(super) fn client_reach(&self, method: &str, path: &str) -> Reach {
@@ -58,12 +61,15 @@ impl Triggers {
 
         let call = Call { request: Some(request.id.clone()), ..Call::new(None) };
         let user = request.caller.as_ref().map(|caller| caller.user_id.as_str());
-        let release = Arc::clone(route.entry.pick(user.unwrap_or(&call.id)));
+        let subject = user.unwrap_or(&call.id);
+        let release = Arc::clone(route.entry.pick(subject));
         let pattern = route.pattern.to_owned();
+        let hooks = route.action.and_then(|action| PinnedHooks::of(&bindings, action, subject));
         drop(bindings);
 
+        let id = request.id;
         let request = Request {
-            id: request.id.to_string(),
+            id: id.to_string(),
             method: request.method,
             route: pattern,
             params,
@@ -72,10 +78,50 @@ impl Triggers {
             body: request.body.into(),
             caller: request.caller,
         };
-        match self.runtime.call::<export::Http>(&release, call, request).await {
+        match hooks {
+            None => self.call_http(&release, call, request).await,
+            // Boxed, because a request without hooks must not carry the memory of these.
+            Some(hooks) => Box::pin(self.act(hooks, id, &release, call, request)).await,
+        }
+    }
+
+    async fn call_http(
+        &self,
+        release: &Arc<LoadedRelease>,
+        call: Call,
+        request: Request,
+    ) -> Result<Response, Problem> {
+        match self.runtime.call::<export::Http>(release, call, request).await {
             Ok(answer) => answer,
             Err(failure) => Err(failure.problem()),
         }
+    }
+
+    /// Asks the hooks of the route's action first.
+    async fn act(
+        &self,
+        hooks: PinnedHooks,
+        id: RequestId,
+        release: &Arc<LoadedRelease>,
+        mut call: Call,
+        mut request: Request,
+    ) -> Result<Response, Problem> {
+        let Joined { payload, hides } = join(&request.body, &request.params)?;
+        let deadline_ms = release.manifest.limits.deadline_ms;
+        let action = hooks.begin(self, deadline_ms, export::Http::cause(&request));
+        let had_body = !request.body.is_empty();
+        let params = &request.params;
+        let check = |changed: &str| divide(changed, params, had_body).map(drop);
+        let changed = action.decide(&id, request.caller.as_ref(), &payload, check).await?;
+        if let Some(seen) = changed.or_else(|| hides.then_some(payload)) {
+            // `check` and `join` have made sure that it can be divided.
+            let divided = divide(&seen, &request.params, had_body);
+            (request.params, request.body) = divided.map_err(|rule| Code::Malformed.problem(rule))?;
+            // It is that of the client's body.
+            request.headers.retain(|(name, _)| name != "content-length");
+        }
+        action.bound(&mut call);
+        self.call_http(release, call, request).await
     }
 }
 

@@ -8,6 +8,7 @@ mod connection;
 mod epochs;
 mod event;
 mod frame;
+mod hooks;
 mod http;
 mod listeners;
 mod schedule;

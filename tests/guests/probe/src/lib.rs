@@ -4,7 +4,7 @@
 //! `{"calls": [["query", "select $1::int", ["7"]], ["begin"], ["commit"]]}`
 
 use sdk::postgres::{self, Collected, Transaction, Value};
-use sdk::{Problem, channels, config, fetch, frame, random, redis, secrets, wake};
+use sdk::{Problem, calls, channels, config, fetch, frame, random, redis, secrets, wake};
 use serde_json::json;
 
 struct Probe;
@@ -105,6 +105,10 @@ fn one(call: &serde_json::Value, transaction: &mut Option<Transaction>) -> Strin
             format!("{:?}", fetch::send_all(&requests))
         }
         "secret" => format!("{:?}", secrets::get(&text(1))),
+        "call" => match calls::call(&text(1), &text(2), text(3).as_bytes()) {
+            Ok(answer) => String::from_utf8_lossy(&answer).into_owned(),
+            Err(error) => calls::describe(&error),
+        },
         other => format!("no call `{other}`"),
     }
 }
