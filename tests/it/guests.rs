@@ -68,6 +68,7 @@ async fn a_bad_guest_only_fails_its_own_call() {
         for (guest, _) in GUESTS.iter().filter(|(_, statuses)| !statuses.contains(&200)) {
             assert!(log.contains(guest), "the log does not name {guest}");
         }
+        assert!(log.contains("panic: on purpose, in "), "the log has no message of a panic");
 
         for chatter in &mut crowd {
             chatter.stop_sending().await;

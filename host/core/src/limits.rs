@@ -608,6 +608,13 @@ pub const LOG_LINE_BYTES_MAX: usize = 4 * 1024;
 /// Maximum size of one line of a guest's WASI output; the rest of the line is dropped. The host looks for
 /// secrets in the whole line, before it divides the line.
 pub const WASI_LINE_BYTES_MAX: usize = 64 * 1024;
+/// Maximum size of the message of a panic in the failure of a call; the rest is cut off.
+pub const PANIC_MESSAGE_BYTES_MAX: usize = 1024;
+/// Maximum size of a panic's place in the source; the rest is cut off.
+pub const PANIC_LOCATION_BYTES_MAX: usize = 256;
+/// The last bytes of a guest's standard error that the host keeps during a call. If the call traps, they are
+/// in its failure.
+pub const STDERR_KEPT_BYTES_MAX: usize = 1024;
 /// Maximum number of random bytes of one host call; more traps.
 pub const RANDOM_BYTES_MAX: u32 = 1024;
 /// Maximum number of random bytes of one call of `wasi:random`; more traps. Other languages seed their

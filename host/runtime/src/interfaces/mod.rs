@@ -171,6 +171,11 @@ impl CallState {
         }
     }
 
+    /// Returns what the guest reported about its end: its panic, or else the end of its standard error.
+    pub(crate) fn last_report(&self) -> Option<String> {
+        self.log.last_report()
+    }
+
     /// Returns the number of log lines that were dropped at [`limits::LOG_LINES_MAX`].
     pub(crate) fn lines_dropped(&self) -> u32 {
         self.log.dropped()

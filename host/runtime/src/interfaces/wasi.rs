@@ -24,6 +24,9 @@ use super::stop::Stop;
 use switchboard_contract::log::Level;
 use switchboard_core::limits;
 
+/// The level of the lines of standard error.
+const STDERR_LEVEL: Level = Level::Warn;
+
 /// The WASI state of one call, created when the guest first uses WASI.
 pub(super) struct Wasi {
     ctx: WasiCtx,
@@ -40,7 +43,7 @@ impl Wasi {
         table.set_max_capacity(limits::WASI_RESOURCES_MAX);
         let ctx = WasiCtx::builder()
             .stdout(Output { lines: lines.clone(), level: Level::Info })
-            .stderr(Output { lines: lines.clone(), level: Level::Warn })
+            .stderr(Output { lines: lines.clone(), level: STDERR_LEVEL })
             .allow_tcp(false)
             .allow_udp(false)
             .allow_ip_name_lookup(false)
@@ -192,7 +195,11 @@ impl LineStream {
     fn finish_line(&mut self) {
         let Self { output: Output { lines, level }, unfinished } = self;
         let line = unfinished.take();
-        parts(&lines.concealed(line.trim_end())).for_each(|part| lines.write(*level, part, &[]));
+        let line = lines.concealed(line.trim_end());
+        if *level == STDERR_LEVEL && !line.is_empty() {
+            lines.keep_stderr(&line);
+        }
+        parts(&line).for_each(|part| lines.write(*level, part, &[]));
     }
 }
 
