@@ -104,6 +104,9 @@ async fn every_log_line_names_handler_release_and_call() {
             assert_eq!(line["handler.name"], "floods-log");
             assert!(guest.digest().starts_with(line["handler.release"].as_str().unwrap()));
             calls.insert(line["call"].as_str().expect("its call").to_owned());
+            assert_eq!(line["message"], "flood");
+            assert!(line["field.line"].as_str().is_some_and(|text| text.starts_with("xxx")), "{line}");
+            assert!(line.to_string().len() < 5000, "{line}");
         }
         assert_eq!(calls.len(), 2, "{calls:?}");
     })

@@ -605,6 +605,10 @@ pub const LOG_LINES_MAX: u32 = 64;
 /// Maximum size of one log line with its fields; the rest of the line is cut off. A line that a guest writes
 /// to its WASI output continues in the next log line.
 pub const LOG_LINE_BYTES_MAX: usize = 4 * 1024;
+/// Maximum number of fields of one log line; the rest is dropped and counted in the line.
+pub const LOG_FIELDS_MAX: usize = 32;
+/// Maximum length of the name of a field, without the prefix of the host; the rest is cut off.
+pub const LOG_FIELD_NAME_BYTES_MAX: usize = 64;
 /// Maximum size of one line of a guest's WASI output; the rest of the line is dropped. The host looks for
 /// secrets in the whole line, before it divides the line.
 pub const WASI_LINE_BYTES_MAX: usize = 64 * 1024;

@@ -6,7 +6,6 @@
 //! the failure of the call.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
@@ -14,6 +13,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::call::Function;
+use super::log_line::LogLine;
 use super::{CallState, Terms};
 use switchboard_contract::log::{self, Level};
 use switchboard_core::ids::RequestId;
@@ -77,28 +77,29 @@ impl CallLogger {
         if self.0.written.fetch_add(1, Relaxed) >= limits::LOG_LINES_MAX {
             return;
         }
-        let secrets = &self.0.terms.secrets;
-        let mut line = secrets.conceal_text(message).into_owned();
-        for (name, value) in fields {
-            line.push(' ');
-            let name = secrets.conceal_text(name);
-            line.extend(
-                name.chars().map(|c| if c.is_ascii_alphanumeric() || "_.-".contains(c) { c } else { '_' }),
-            );
-            let _ = write!(line, "={:?}", secrets.conceal_text(value));
-        }
-        if line.len() > limits::LOG_LINE_BYTES_MAX {
-            line.truncate(line.floor_char_boundary(limits::LOG_LINE_BYTES_MAX));
-        }
+        let line = LogLine::new(&self.0.terms.secrets, message, fields);
         let (handler, release) = (self.0.terms.handler.as_str(), self.0.terms.release_short.as_str());
         let (call, request_id) = (&*self.0.call, self.0.request.as_deref());
+        // The names of fields of `tracing` are constants. The output (`switchboard_telemetry`) makes each
+        // member of this object a field of a JSON line.
+        let fields = line.fields();
+        let fields = fields.as_ref().map(tracing::field::display);
+        let dropped = (line.fields_dropped > 0).then_some(line.fields_dropped);
         macro_rules! write_at {
             ($level:ident) => {
                 tracing::event!(
                     target: "handler",
                     tracing::Level::$level,
-                    { handler.name = handler, handler.release = release, call, request_id },
-                    "{line}"
+                    {
+                        handler.name = handler,
+                        handler.release = release,
+                        call,
+                        request_id,
+                        handler.fields = fields,
+                        handler.fields_dropped = dropped
+                    },
+                    "{}",
+                    line.message
                 )
             };
         }
@@ -110,9 +111,9 @@ impl CallLogger {
         }
     }
 
-    /// Keeps the report of a panic for the failure of the call. It is no host call, so that it needs no budget
-    /// and changes no recording. Returns false for any other line, and for a second report: that is a line
-    /// like any other, so reports cannot get around the bound of lines.
+    /// Keeps the report of a panic for the failure of the call. It is no host call, so that it needs no
+    /// budget and changes no recording. Returns false for any other line, and for a second report: that is a
+    /// line like any other, so reports cannot get around the bound of lines.
     fn keep_panic(&self, level: Level, message: &str, fields: &[(String, String)]) -> bool {
         let (Level::Error, [(name, location)]) = (level, fields) else { return false };
         if name != PANIC_LOCATION {

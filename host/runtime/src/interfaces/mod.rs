@@ -9,6 +9,7 @@ mod config;
 mod fetch;
 pub(crate) mod guest_clock;
 mod log;
+mod log_line;
 pub(crate) mod postgres;
 mod random;
 mod redis;
