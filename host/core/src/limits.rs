@@ -520,6 +520,36 @@ pub const BUS_IDLE_WAIT: Duration = Duration::from_secs(10);
 pub const BUS_CHANNELS_PER_COMMAND_MAX: usize = 1000;
 /// Maximum number of messages that are handled at a time, before other work gets a turn.
 pub const BUS_BURST_MESSAGES_MAX: usize = 256;
+
+// ---- watches of operators (`switchboard tail`) ------------------------------------------------------------
+
+/// Maximum number of watches that operators have open on one node. One more is refused with 503.
+pub const WATCHERS_MAX: usize = 16;
+/// Maximum number of watches of the fleet for which a node collects events. The node ignores further ones, so
+/// their operators do not see its events.
+pub const WATCHES_MAX: usize = 64;
+/// Maximum size of one event. A larger one is dropped and counted.
+pub const WATCHED_EVENT_BYTES_MAX: usize = 16 * 1024;
+/// Maximum number of events of one watch that wait to be sent to the operator's node. At the bound the oldest
+/// is dropped and counted.
+pub const WATCHED_EVENTS_WAITING_MAX: usize = 512;
+/// Maximum size of these events; at the bound, as above.
+pub const WATCHED_BYTES_WAITING_MAX: usize = 256 * 1024;
+/// Maximum number of events that the operator's node keeps until the operator takes them. At the bound the
+/// oldest is dropped and counted.
+pub const WATCHED_EVENTS_KEPT_MAX: usize = 2048;
+/// Maximum size of these events; at the bound, as above.
+pub const WATCHED_BYTES_KEPT_MAX: usize = 1024 * 1024;
+/// Interval at which a node sends collected events.
+pub const WATCHED_SENT_EVERY: Duration = Duration::from_millis(200);
+/// Interval at which a watch is announced to all nodes.
+pub const WATCH_ANNOUNCED_EVERY: Duration = Duration::from_secs(3);
+/// A node collects events for a watch this long after the last announcement.
+pub const WATCH_KEPT: Duration = Duration::from_secs(10);
+/// A watch ends when its operator takes no events for this time.
+pub const WATCHER_IDLE_MAX: Duration = Duration::from_secs(20);
+/// Maximum time that a request for events waits for the first one.
+pub const WATCH_TAKE_WAIT: Duration = Duration::from_secs(5);
 /// How often a node publishes a loopback heartbeat to itself.
 pub const LOOPBACK_HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 /// When no loopback heartbeat has arrived for this time, the node marks its bus as down and reconnects.

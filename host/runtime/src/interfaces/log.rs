@@ -11,13 +11,15 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use serde::Serialize;
+use serde_json::json;
 
 use super::call::Function;
 use super::log_line::LogLine;
 use super::{CallState, Terms};
 use switchboard_contract::log::{self, Level};
 use switchboard_core::ids::RequestId;
-use switchboard_core::limits;
+use switchboard_core::{limits, timestamp};
+use switchboard_fanout::{Subject, Watches};
 
 #[derive(Serialize)]
 struct Args<'a> {
@@ -37,8 +39,8 @@ impl log::Host for CallState {
             return Ok(());
         }
         let args = Args { level, message: &message, fields: &fields };
-        let lines = &self.log;
-        let live = async { lines.write(level, &message, &fields) };
+        let (lines, watches) = (&self.log, self.backends.watches());
+        let live = async { lines.write(level, &message, &fields, watches) };
         self.middleware.call(Function::LogLog, &args, live).await
     }
 }
@@ -73,11 +75,21 @@ impl CallLogger {
         }))
     }
 
-    pub(super) fn write(&self, level: Level, message: &str, fields: &[(String, String)]) {
+    /// Writes a line, and shows it to the operators who watch.
+    pub(super) fn write(
+        &self,
+        level: Level,
+        message: &str,
+        fields: &[(String, String)],
+        watches: Option<&Watches>,
+    ) {
         if self.0.written.fetch_add(1, Relaxed) >= limits::LOG_LINES_MAX {
             return;
         }
         let line = LogLine::new(&self.0.terms.secrets, message, fields);
+        if let Some(watches) = watches {
+            self.show(level, &line, watches);
+        }
         let (handler, release) = (self.0.terms.handler.as_str(), self.0.terms.release_short.as_str());
         let (call, request_id) = (&*self.0.call, self.0.request.as_deref());
         // The names of fields of `tracing` are constants. The output (`switchboard_telemetry`) makes each
@@ -109,6 +121,32 @@ impl CallLogger {
             Level::Warn => write_at!(WARN),
             Level::Error => write_at!(ERROR),
         }
+    }
+
+    fn show(&self, level: Level, line: &LogLine, watches: &Watches) {
+        let (name, is_failure) = match level {
+            Level::Debug => ("debug", false),
+            Level::Info => ("info", false),
+            Level::Warn => ("warn", true),
+            Level::Error => ("error", true),
+        };
+        let subject = Subject { handler: &self.0.terms.handler, user: None, trigger: None, is_failure };
+        watches.record(&subject, || {
+            json!({
+                "kind": "log",
+                "at": timestamp::rfc3339(timestamp::now_ms()),
+                "node": watches.node().to_string(),
+                "handler": self.0.terms.handler,
+                "release": self.0.terms.release_short,
+                "call": &*self.0.call,
+                "request_id": self.0.request.as_deref(),
+                "level": name,
+                "message": line.message,
+                "fields": line.fields(),
+                "fields_dropped": line.fields_dropped,
+            })
+            .to_string()
+        });
     }
 
     /// Keeps the report of a panic for the failure of the call. It is no host call, so that it needs no

@@ -36,7 +36,7 @@ use switchboard_core::ids::{ConnectionId, Digest, RequestId};
 use switchboard_core::limits;
 use switchboard_core::manifest::{FetchRules, Grants, Limits};
 use switchboard_core::quota::{Claim, Grant};
-use switchboard_fanout::{Hub, Wakes};
+use switchboard_fanout::{Hub, Wakes, Watches};
 use switchboard_http::outbound::Outbound;
 use switchboard_postgres::{Postgres, Session};
 use switchboard_recording::Secrets;
@@ -97,6 +97,11 @@ impl Backends {
             outbound: Some(outbound),
             statement: None,
         }
+    }
+
+    /// Returns the watches while an operator watches, on any node. This costs one relaxed load.
+    pub(crate) fn watches(&self) -> Option<&Watches> {
+        self.hub.as_ref().map(Hub::watches).filter(|watches| watches.is_watched())
     }
 
     fn sql<'a>(&self, statement: &'a str) -> Cow<'a, str> {

@@ -105,6 +105,7 @@ impl<L: Load> Admin<L> {
             Endpoint::MakeToken => self.make_token(request).await,
             Endpoint::RevokeToken(name) => self.revoke_token(&name, &request).await,
             Endpoint::Audit => self.audit(&request).await,
+            Endpoint::Tail => self.tail(&request).await,
             Endpoint::Secrets => self.secrets(&request).await,
             Endpoint::SetSecret(name) => self.set_secret(&name, request).await,
             Endpoint::RemoveSecret(name) => self.remove_secret(&name, request).await,
@@ -208,7 +209,7 @@ impl AdminRequest {
         self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    fn flag(&self, name: &str) -> Result<bool, Problem> {
+    pub(super) fn flag(&self, name: &str) -> Result<bool, Problem> {
         match self.parameter(name) {
             None | Some("false") => Ok(false),
             Some("true") => Ok(true),
