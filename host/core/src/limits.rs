@@ -693,6 +693,14 @@ pub const ARTIFACT_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// Maximum number of handlers. A deploy that would add one more is refused.
 pub const HANDLERS_MAX: usize = 256;
+/// Maximum number of users whom a canary selects by name. A deploy with more is refused.
+pub const SELECTION_USERS_MAX: usize = 100;
+/// Maximum length of the role that a canary selects, and of the value of the header of testers. A deploy with
+/// a longer one is refused; a header with a longer value selects nobody.
+pub const SELECTION_TEXT_BYTES_MAX: usize = 64;
+/// Minimum length of the value of the header of testers, so that nobody guesses it by accident. A deploy with
+/// a shorter one is refused.
+pub const SELECTION_TESTER_BYTES_MIN: usize = 8;
 /// Maximum length of the lists of releases and of their history, the newest first.
 pub const RELEASES_LISTED_MAX: i64 = 500;
 /// Maximum number of loaded releases of one handler: the running one, its canary, its shadow, the one before,

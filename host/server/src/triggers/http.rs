@@ -10,6 +10,7 @@ use switchboard_contract::types::Problem;
 use switchboard_core::manifest::OPERATORS;
 use switchboard_protocol::wire::percent;
 use switchboard_protocol::wire::problem::Code;
+use switchboard_releases::CallOrigin;
 use switchboard_releases::registry::Found;
 use switchboard_runtime::{Call, export};
 
@@ -57,8 +58,13 @@ impl Triggers {
             .ok_or_else(|| Code::Malformed.problem("the path contains a wrong percent escape"))?;
 
         let call = Call { request: Some(request.id.clone()), ..Call::new(None) };
-        let user = request.caller.as_ref().map(|caller| caller.user_id.as_str());
-        let release = Arc::clone(route.entry.pick(user.unwrap_or(&call.id)));
+        let caller = request.caller.as_ref();
+        let origin = CallOrigin {
+            subject: caller.map(|caller| caller.user_id.as_str()).unwrap_or(&call.id),
+            roles: caller.map(|caller| caller.roles.as_slice()).unwrap_or_default(),
+            tester: request.tester.as_deref(),
+        };
+        let release = Arc::clone(route.entry.pick_for(&origin));
         let pattern = route.pattern.to_owned();
         drop(bindings);
 
