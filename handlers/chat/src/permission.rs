@@ -1,5 +1,5 @@
-//! What a user may do in a conversation, by the one table of permissions (`conversation`). A handler that
-//! reads the conversation anyway takes the role from its own row and asks `Role::must`.
+//! Asks whether a user may do something in a conversation, by the one table of permissions (`conversation`).
+//! A handler that reads the conversation anyway takes the role from its own row and asks `Role::must`.
 
 use crate::conversation::{Act, Role};
 use crate::{membership, problem};

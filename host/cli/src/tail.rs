@@ -30,7 +30,7 @@ pub(crate) struct Args {
     at: Where,
 }
 
-/// What a node answers, about a watch that was opened and to a request for events.
+/// The answer of a node when a watch is opened, and to each request for its events.
 #[derive(Deserialize)]
 struct Watched {
     watch: String,

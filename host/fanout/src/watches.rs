@@ -38,7 +38,7 @@ pub struct WatchFilter {
     pub failed: bool,
 }
 
-/// What a filter knows of an event.
+/// The properties of an event that a filter compares.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
     pub handler: &'a str,

@@ -400,8 +400,8 @@ impl Repository {
     /// Returns the history, the newest entry first.
     pub async fn history(&self, name: Option<&str>) -> Result<Vec<Event>, RepositoryError> {
         sqlx::query(
-            "select generation, switchboard.rfc3339(at) as at, action, name, digest, previous, percent, selection, who,
-                    note, report, trace is not null as has_recording
+            "select generation, switchboard.rfc3339(at) as at, action, name, digest, previous, percent,
+                    selection, who, note, report, trace is not null as has_recording
              from switchboard.history where $1::text is null or name = $1 order by generation desc limit $2",
         )
         .bind(name)
@@ -531,7 +531,8 @@ impl Switch {
              gone as (delete from switchboard.running where name = $1 and $7 = 'retire'),
              put as (
                insert into switchboard.running
-                   (name, digest, generation, canary, canary_percent, shadow, shadow_percent, canary_selection)
+                   (name, digest, generation, canary, canary_percent,
+                    shadow, shadow_percent, canary_selection)
                select $1, $2, generation, $3, $4, $5, $6, $16::jsonb from counted where $7 <> 'retire'
                on conflict (name) do update
                set digest = excluded.digest, generation = excluded.generation, since = now(),
@@ -542,7 +543,8 @@ impl Switch {
              entered as (
                insert into switchboard.history
                    (generation, action, name, digest, previous, percent, who, note, report, trace, selection)
-               select generation, $7, $1, $8, $9, $10, $11, $12, $13, $14, case when $7 = 'canary' then $16::jsonb end
+               select generation, $7, $1, $8, $9, $10, $11, $12, $13, $14,
+                   case when $7 = 'canary' then $16::jsonb end
                from counted
              )
              select generation, pg_notify($15, generation::text) from counted",

@@ -22,7 +22,7 @@ pub struct Selection {
     tester: Option<Digest>,
 }
 
-/// What is known of the one who caused a call.
+/// The known properties of the caller who caused a call.
 #[derive(Clone, Copy, Debug)]
 pub struct CallOrigin<'a> {
     /// The user; for a call without a user, any text that stays the same for what must reach one release.

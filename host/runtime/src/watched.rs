@@ -1,5 +1,5 @@
-//! What operators who watch (`switchboard tail`) see of a call: one event at its end, without its input and
-//! its answer.
+//! The event that operators who watch (`switchboard tail`) see of a call: one at its end, without its input
+//! and its answer.
 
 use std::time::Duration;
 

@@ -62,7 +62,7 @@ pub struct HttpIn {
     pub tester: Option<Arc<str>>,
 }
 
-/// What the calls about a connection know of its handshake.
+/// The facts of a handshake that the calls about its connection need.
 pub struct HandshakeIn {
     pub id: RequestId,
     /// The roles of the user, in the present token.

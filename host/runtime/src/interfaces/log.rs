@@ -2,8 +2,8 @@
 //! bounded; further lines are dropped and counted. Standard output and standard error of WASI are log lines
 //! too.
 //!
-//! What a guest reports before it traps (the message of a panic, the end of its standard error) is kept for
-//! the failure of the call.
+//! The logger keeps the last report of a guest that may trap (the message of a panic, the end of its standard
+//! error) for the failure of the call.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};

@@ -539,8 +539,10 @@ impl Connection {
     fn leave(mut self, code: u16) -> Option<(ConnectionId, Closed, HandshakeIn)> {
         self.gateway.meters.closed(code);
         self.reached(self.stage.ended());
-        let roles = self.session.who().map(|who| who.principal.roles.clone()).unwrap_or_default();
-        let user = self.joined?.outlet.info().user.clone();
+        let Joined { outlet, .. } = &self.joined?;
+        let user = outlet.info().user.clone();
+        // The session has ended already.
+        let roles = outlet.token().map(|who| who.principal.roles.clone()).unwrap_or_default();
         debug!(request_id = %self.requests.handshake, connection.id = %self.id, close.code = code, "connection closed");
         let closed = Closed {
             connection: self.id.to_string(),
