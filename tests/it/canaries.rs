@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use hyper::Method;
 use serde_json::{Value, json};
 use switchboard_tests::host::{Host, Options};
 use switchboard_tests::patience::until;
 use switchboard_tests::release::Release;
+use switchboard_tests::token::Token;
 
 const PATH: &str = "/api/v1/guests/moody";
 
@@ -73,6 +75,47 @@ async fn a_canary_has_the_same_users_on_every_node_until_it_is_promoted() {
         assert!(by_user(&other, 20).await.values().all(|says| says == "second"));
         let again = host.admin.rest().post("/admin/v1/handlers/moody/promote", json!({})).await;
         again.expect_problem(409, "conflict");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_canary_answers_selected_users_a_role_and_testers_on_every_node_and_nobody_else() {
+    Host::test(Options::default(), async |host| {
+        let other = host.another_node().await;
+        host.admin.release(&moody("fine", "first")).await;
+        let second = moody("fine", "second");
+        let selected = "canary_user=ana&canary_user=a,b&canary_role=beta&canary_tester=correct-horse";
+        let outcome = host.admin.try_out(&second, selected).await.expect(200);
+        assert_eq!((&outcome["complete"], &outcome["percent"]), (&json!(true), &json!(0)), "{outcome}");
+        let beta = Token::of("eve").roles(&["beta"]).sign();
+        for node in [&*host, &other] {
+            assert_eq!(answered(node, "ana").await, "second");
+            assert_eq!(answered(node, "a,b").await, "second");
+            let of_role = node.rest_with(beta.clone()).get(PATH).await.expect(200);
+            assert_eq!(of_role["says"], "second");
+            for (value, says) in [("correct-horse", "second"), ("wrong-horse", "first")] {
+                let header = [("x-switchboard-tester", value)];
+                let answer = node.rest("bo").send(Method::GET, PATH, &header, "").await.expect(200);
+                assert_eq!(answer["says"], says, "{value}");
+            }
+            assert_eq!(answered(node, "bo").await, "first");
+        }
+
+        // The operators see whom it selects, and nobody sees the value of testers.
+        let shown = "canary 0 % and users ana, a,b, role beta, testers";
+        let audit = host.admin.rest().get("/admin/v1/audit?limit=5").await.expect(200).to_string();
+        assert!(audit.contains(shown) && !audit.contains("horse"), "{audit}");
+        let (_, status) = host.switchboard(&["status", "--json"]).await;
+        let listed = status["releases"].as_array().expect("a list").iter();
+        let canary = listed.clone().find(|release| release["release"] == second.digest()).expect("it");
+        assert_eq!(canary["canary_selection"]["users"], json!(["ana", "a,b"]), "{canary}");
+        assert!(!status.to_string().contains("horse") && !host.log().contains("horse"), "{status}");
+
+        // It ends with the canary.
+        host.admin.rollback("moody").await.expect(200);
+        assert_eq!(answered(host, "ana").await, "first");
+        assert_eq!(host.rest_with(beta).get(PATH).await.expect(200)["says"], "first");
     })
     .await;
 }
@@ -208,6 +251,14 @@ async fn a_canary_that_could_not_run_is_refused() {
             host.admin.try_out(&moody("fine", "second"), share).await.expect_invalid(field);
         }
         host.admin.try_out(&moody("fine", "second"), "canary=5&shadow=5").await.expect_invalid("shadow");
+        for (wrong, field) in [
+            ("canary_user=", "canary_user"),
+            ("canary_role=", "canary_role"),
+            ("canary=5&canary_tester=short", "canary_tester"),
+            ("shadow=5&canary_user=ana", "shadow"),
+        ] {
+            host.admin.try_out(&moody("fine", "second"), wrong).await.expect_invalid(field);
+        }
         host.admin.try_out(&first, "canary=10").await.expect_problem(409, "conflict");
         let elsewhere = moody("fine", "second").with_manifest(|manifest| {
             manifest["on"]["http"][0]["path"] = "/api/v1/guests/moodier".into();

@@ -68,6 +68,7 @@ async fn a_bad_guest_only_fails_its_own_call() {
         for (guest, _) in GUESTS.iter().filter(|(_, statuses)| !statuses.contains(&200)) {
             assert!(log.contains(guest), "the log does not name {guest}");
         }
+        assert!(log.contains("panic: on purpose, in "), "the log has no message of a panic");
 
         for chatter in &mut crowd {
             chatter.stop_sending().await;
@@ -103,6 +104,9 @@ async fn every_log_line_names_handler_release_and_call() {
             assert_eq!(line["handler.name"], "floods-log");
             assert!(guest.digest().starts_with(line["handler.release"].as_str().unwrap()));
             calls.insert(line["call"].as_str().expect("its call").to_owned());
+            assert_eq!(line["message"], "flood");
+            assert!(line["field.line"].as_str().is_some_and(|text| text.starts_with("xxx")), "{line}");
+            assert!(line.to_string().len() < 5000, "{line}");
         }
         assert_eq!(calls.len(), 2, "{calls:?}");
     })

@@ -66,6 +66,7 @@ mod services;
 mod settings;
 mod subscribe;
 mod swaps;
+mod tail;
 mod three_nodes;
 mod tls;
 mod traces;

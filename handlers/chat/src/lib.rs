@@ -2,8 +2,8 @@
 //! nothing of them.
 //!
 //! Three modules say how the product writes to the outside: `keys` (Redis), `address` (channels) and `outbox`
-//! (events). The other modules hold one noun of the product each. A handler that is not part of the product
-//! needs only `sdk`.
+//! (events). [`may`] answers what a user may do in a conversation. The other modules hold one noun of the
+//! product each. A handler that is not part of the product needs only `sdk`.
 
 pub mod address;
 pub mod conversation;
@@ -14,5 +14,9 @@ pub mod membership;
 pub mod message;
 pub mod notification;
 pub mod outbox;
+pub mod permission;
 pub mod presence;
 pub mod problem;
+
+pub use conversation::Act;
+pub use permission::may;

@@ -52,15 +52,19 @@ macro_rules! connection_export {
             struct Exported;
             impl $crate::connection::bindings::exports::switchboard::host::connection::Guest for Exported {
                 fn open(opened: Opened) -> Result<Vec<$crate::Push>, $crate::Problem> {
+                    $crate::panics::report();
                     <$handler as Handler>::open(opened)
                 }
                 fn close(closed: Closed) {
+                    $crate::panics::report();
                     <$handler as Handler>::close(closed)
                 }
                 fn touched(node: String, touches: Vec<Touch>) {
+                    $crate::panics::report();
                     <$handler as Handler>::touched(node, touches)
                 }
                 fn missed(gap: Gap) -> Result<Page, $crate::Problem> {
+                    $crate::panics::report();
                     <$handler as Handler>::missed(gap)
                 }
             }

@@ -31,9 +31,11 @@ macro_rules! connection_batch_export {
                 for Exported
             {
                 fn open(node: String, opened: Vec<Opened>) -> Vec<Opening> {
+                    $crate::panics::report();
                     <$handler as Handler>::open(node, opened)
                 }
                 fn close(node: String, closed: Vec<Closed>) {
+                    $crate::panics::report();
                     <$handler as Handler>::close(node, closed)
                 }
             }

@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
-pub use crate::bindings::frame::export_frame as export;
 pub use crate::bindings::frame::exports::switchboard::host::frame::{
     Guest as Handler, Reply, Request, Subscription,
 };
+pub use crate::frame_export as export;
 use crate::{Problem, json};
 
 impl Request {
@@ -37,4 +37,23 @@ pub fn push(frame_type: &str, payload: &str) -> String {
 pub fn unknown_type<T>(request: &Request) -> Result<T, Problem> {
     crate::log::error("bound to a frame type it does not answer", &[("type", &request.frame_type)]);
     Err(Problem::internal())
+}
+
+#[macro_export]
+#[doc(hidden)]
+macro_rules! frame_export {
+    ($handler:ident) => {
+        const _: () = {
+            use $crate::frame::{Handler, Reply, Request};
+
+            struct Exported;
+            impl Handler for Exported {
+                fn handle(request: Request) -> Result<Option<Reply>, $crate::Problem> {
+                    $crate::panics::report();
+                    <$handler as Handler>::handle(request)
+                }
+            }
+            $crate::bindings::frame::export_frame!(Exported);
+        };
+    };
 }

@@ -4,8 +4,8 @@
 
 use serde::Serialize;
 
-pub use crate::bindings::http::export_http as export;
 pub use crate::bindings::http::exports::switchboard::host::http::{Guest as Handler, Request, Response};
+pub use crate::http_export as export;
 use crate::{Id, Principal, Problem, json};
 
 impl Request {
@@ -107,4 +107,23 @@ pub fn unknown_endpoint<T>(request: &Request) -> Result<T, Problem> {
         &[("method", &request.method), ("route", &request.route)],
     );
     Err(Problem::internal())
+}
+
+#[macro_export]
+#[doc(hidden)]
+macro_rules! http_export {
+    ($handler:ident) => {
+        const _: () = {
+            use $crate::http::{Handler, Request, Response};
+
+            struct Exported;
+            impl Handler for Exported {
+                fn handle(request: Request) -> Result<Response, $crate::Problem> {
+                    $crate::panics::report();
+                    <$handler as Handler>::handle(request)
+                }
+            }
+            $crate::bindings::http::export_http!(Exported);
+        };
+    };
 }

@@ -25,6 +25,8 @@
 
 pub mod bindings;
 mod heap;
+#[doc(hidden)]
+pub mod panics;
 
 pub mod before;
 pub mod call;

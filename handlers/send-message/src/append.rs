@@ -131,3 +131,20 @@ fn statement(now: u64, search: Search) -> String {
     };
     APPEND.replace("{recent}", &recent).replace("{everywhere}", everywhere)
 }
+
+#[cfg(test)]
+mod tests {
+    use chat::Act;
+    use chat::conversation::Role;
+
+    use super::*;
+
+    /// The statement decides this permission itself, because it appends for many senders at once.
+    #[test]
+    fn the_statement_refuses_exactly_the_roles_that_the_table_refuses() {
+        for role in [Role::Owner, Role::Admin, Role::Member, Role::Observer] {
+            let refusal = format!("participant.role = '{}' then 'forbidden'", role.as_str());
+            assert_eq!(APPEND.contains(&refusal), !role.may(Act::Send), "{role:?}");
+        }
+    }
+}

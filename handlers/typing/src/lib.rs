@@ -5,17 +5,15 @@
 
 mod rules;
 
-use chat::conversation::{Act, Role};
-use chat::{keys, membership, problem};
+use chat::{Act, keys};
 use rules::Signal;
 use sdk::channels::{self, Publication};
 use sdk::frame::{self, Reply, Request};
 use sdk::rate::{self, Verdict, Window};
 use sdk::redis::{self, Pipeline};
 use sdk::schedule::{self, Tick};
-use sdk::{Id, Problem, clock, log, params, postgres};
+use sdk::{Id, Problem, clock, log};
 
-const MEMBERSHIP: &str = include_str!("sql/membership.sql");
 /// Maximum number of signals of one partition that one run of the schedule stops. The run a second later
 /// continues.
 const EXPIRE_MAX: &str = "500";
@@ -23,10 +21,6 @@ const EXPIRE_MAX: &str = "500";
 struct Typing;
 frame::export!(Typing);
 schedule::export!(Typing);
-
-sdk::rows! {
-    struct Membership { role: String, archived: bool }
-}
 
 impl frame::Handler for Typing {
     fn handle(request: Request) -> Result<Option<Reply>, Problem> {
@@ -114,10 +108,7 @@ fn stop(conversation: Id, user: &str) -> Result<(), Error> {
 
 /// Refuses a user who may not send to this conversation.
 fn must_type(conversation: Id, user: &str) -> Result<(), Problem> {
-    let row: Option<Membership> = postgres::query(MEMBERSHIP, &params![conversation, user])?.one()?;
-    let row = row.ok_or_else(|| membership::unseen(conversation, user, "conversation"))?;
-    Role::parse(&row.role).ok_or_else(Problem::internal)?.must(Act::Send)?;
-    if row.archived { Err(problem::archived()) } else { Ok(()) }
+    chat::may(user, conversation, Act::Send)?.must_be_open()
 }
 
 /// Runs an operation of `scripts/typing.lua`.

@@ -190,7 +190,8 @@ impl Client {
         self.taken(&answer)
     }
 
-    fn taken<T: DeserializeOwned>(&self, answer: &Answer) -> Result<T, Failure> {
+    /// Reads the document of an answer, or its problem.
+    pub(crate) fn taken<T: DeserializeOwned>(&self, answer: &Answer) -> Result<T, Failure> {
         self.wanted(answer)?;
         serde_json::from_slice(&answer.body).map_err(|error| {
             Failure::failed(format!("{} speaks another version of the admin API: {error}", self.address))

@@ -24,6 +24,16 @@ pub(crate) struct Args {
     /// removes it.
     #[arg(long, value_name = "PERCENT", value_parser = percent::<99>, conflicts_with = "shadow")]
     canary: Option<u8>,
+    /// Users who get it, beside the percentage or without one: `--canary-users ana,bo`. It is a canary too.
+    #[arg(long, value_name = "USER", value_delimiter = ',', conflicts_with = "shadow")]
+    canary_users: Vec<String>,
+    /// Users whose token has this role get it too.
+    #[arg(long, value_name = "ROLE", conflicts_with = "shadow")]
+    canary_role: Option<String>,
+    /// Clients that send the header `x-switchboard-tester` with this value get it too. The value has 8 to 64
+    /// characters that nobody can guess; the fleet does not keep it.
+    #[arg(long, value_name = "VALUE", conflicts_with = "shadow")]
+    canary_tester: Option<String>,
     /// The percentage of calls that it gets a copy of. No user gets its answers; `releases HANDLER` shows the
     /// differences.
     #[arg(long, value_name = "PERCENT", value_parser = percent::<100>)]
@@ -63,9 +73,16 @@ pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(),
 }
 
 impl Args {
-    fn beside(&self) -> Option<(&'static str, u8)> {
-        let canary = self.canary.map(|percent| ("canary", percent));
-        canary.or_else(|| self.shadow.map(|percent| ("shadow", percent)))
+    /// The parameters of a canary or a shadow, and none for a deploy for everybody.
+    fn beside(&self) -> Vec<String> {
+        let parameter = |name: &str, value: &str| format!("{name}={}", page::escape(value));
+        let percent = |name, percent: u8| parameter(name, &percent.to_string());
+        let users = self.canary_users.iter().map(|user| parameter("canary_user", user));
+        let role = self.canary_role.iter().map(|role| parameter("canary_role", role));
+        let tester = self.canary_tester.iter().map(|value| parameter("canary_tester", value));
+        let canary = self.canary.map(|share| percent("canary", share));
+        let shadow = self.shadow.map(|share| percent("shadow", share));
+        canary.into_iter().chain(users).chain(role).chain(tester).chain(shadow).collect()
     }
 }
 
@@ -91,10 +108,9 @@ pub(crate) async fn deploy(
     client: &Client,
     file: Vec<u8>,
     signatures: &[Signature],
-    beside: Option<(&str, u8)>,
+    beside: Vec<String>,
     note: Option<&str>,
 ) -> Result<Outcome, Failure> {
-    let beside = beside.map(|(how, percent)| format!("{how}={percent}"));
     let note = note.map(|note| format!("note={}", page::escape(note)));
     let query: Vec<_> = beside.into_iter().chain(note).collect();
     client.upload(&format!("/admin/v1/releases?{}", query.join("&")), Bytes::from(file), signatures).await
@@ -112,6 +128,9 @@ pub(crate) fn sentence(outcome: &Outcome) -> String {
         }
         (Action::Retire, _) => format!("{name} is retired on {nodes}, it ran {release} ({took})"),
         _ if outcome.unchanged => format!("{name} runs {release} on {nodes}, as before ({took})"),
+        (Action::Canary, _) if percent == 0 => format!(
+            "{name} gives the selected callers {release} on {nodes}, all others {previous} ({took})"
+        ),
         (Action::Canary, _) => format!(
             "{name} gives {percent} % of its users {release} on {nodes}, the others {previous} ({took})"
         ),

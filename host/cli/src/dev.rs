@@ -167,7 +167,7 @@ async fn swap(
     for file in built.handlers.iter().filter(|file| wanted(file)) {
         let signed: Vec<_> = key.map(|key| Signature::sign(file.digest, key)).into_iter().collect();
         let deployed = match std::fs::read(&file.path) {
-            Ok(bytes) => deploy::deploy(client, bytes, &signed, None, Some("switchboard dev")).await,
+            Ok(bytes) => deploy::deploy(client, bytes, &signed, Vec::new(), Some("switchboard dev")).await,
             Err(error) => Err(error.into()),
         };
         match deployed {

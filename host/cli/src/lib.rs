@@ -34,6 +34,7 @@ mod serve;
 mod settings;
 mod sign;
 mod status;
+mod tail;
 mod test;
 mod token;
 mod unshadow;
@@ -113,6 +114,8 @@ enum Command {
     Inspect(inspect::Args),
     /// Show nodes, releases, connections and the outbox; exit code 1 if something is wrong.
     Status(status::Args),
+    /// Show calls and log lines of all nodes while they happen.
+    Tail(tail::Args),
     /// List, retry or drop the parked events of the outbox.
     Events(events::Args),
     /// Rebuild the read model in Redis from Postgres.
@@ -181,6 +184,7 @@ impl Command {
             Self::Serve(args) => block_on(serve::run(args, config, out)),
             Self::Dev(args) => block_on(dev::run(args, config, out)),
             Self::Status(args) => block_on(status::run(args, &config, out)),
+            Self::Tail(args) => block_on(tail::run(args, &config, out)),
             Self::Events(args) => block_on(events::run(args, &config, out)),
             Self::Rebuild(args) => block_on(rebuild::run(args, &config, out)),
             Self::Token(args) => token::run(args, &config, out),
@@ -262,6 +266,17 @@ impl Output {
         } else {
             self.print(text);
         }
+    }
+
+    /// Prints one of several results: a line of JSON with `--json`, otherwise the text. Returns false when
+    /// the reader has ended, so that a command without an end can end.
+    pub fn line(&self, document: &impl Serialize, text: impl fmt::Display) -> bool {
+        if self.json {
+            self.print(serde_json::to_string(document).expect("an answer is plain data"));
+        } else {
+            self.print(text);
+        }
+        self.lost.get().is_none()
     }
 
     fn print(&self, line: impl fmt::Display) {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::client::{Client, Where};
 use super::{Failure, Output, page};
 use switchboard_core::config::Config;
+use switchboard_releases::Selection;
 use switchboard_releases::repository::{Event, ReleaseRecord, ShadowReport};
 
 #[derive(clap::Args)]
@@ -100,10 +101,16 @@ fn state(release: &ReleaseRecord) -> String {
 /// Its canary or shadow share, if any.
 pub(crate) fn beside(release: &ReleaseRecord) -> String {
     match (release.canary_percent, release.shadow_percent) {
-        (Some(percent), _) => format!("canary {percent} %"),
+        (Some(percent), _) => canary(percent, release.canary_selection.as_ref()),
         (_, Some(percent)) => format!("shadow {percent} %"),
         _ => String::new(),
     }
+}
+
+/// `canary 10 % and users ana, bo`.
+fn canary(percent: i16, selection: Option<&Selection>) -> String {
+    let selection = selection.map(|selection| format!(" and {selection}")).unwrap_or_default();
+    format!("canary {percent} %{selection}")
 }
 
 fn switched(event: &Event) -> Vec<String> {
@@ -117,6 +124,7 @@ fn switched(event: &Event) -> Vec<String> {
     vec![
         page::time(&event.at),
         match event.percent {
+            Some(percent) if event.action == "canary" => canary(percent, event.selection.as_ref()),
             Some(percent) => format!("{} {percent} %", event.action),
             None => event.action.clone(),
         },

@@ -128,6 +128,7 @@ mod tests {
             digest: good,
             previous: Some(bad),
             percent: None,
+            selection: None,
             by: "switchboard".to_owned(),
             note: None,
             report: None,

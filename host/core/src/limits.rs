@@ -530,6 +530,36 @@ pub const BUS_SUSPECT_WAIT: Duration = Duration::from_millis(500);
 pub const BUS_CHANNELS_PER_COMMAND_MAX: usize = 1000;
 /// Maximum number of messages that are handled at a time, before other work gets a turn.
 pub const BUS_BURST_MESSAGES_MAX: usize = 256;
+
+// ---- watches of operators (`switchboard tail`) ------------------------------------------------------------
+
+/// Maximum number of watches that operators have open on one node. One more is refused with 503.
+pub const WATCHERS_MAX: usize = 16;
+/// Maximum number of watches of the fleet for which a node collects events. The node ignores further ones, so
+/// their operators do not see its events.
+pub const WATCHES_MAX: usize = 64;
+/// Maximum size of one event. A larger one is dropped and counted.
+pub const WATCHED_EVENT_BYTES_MAX: usize = 16 * 1024;
+/// Maximum number of events of one watch that wait to be sent to the operator's node. At the bound the oldest
+/// is dropped and counted.
+pub const WATCHED_EVENTS_WAITING_MAX: usize = 512;
+/// Maximum size of these events; at the bound, as above.
+pub const WATCHED_BYTES_WAITING_MAX: usize = 256 * 1024;
+/// Maximum number of events that the operator's node keeps until the operator takes them. At the bound the
+/// oldest is dropped and counted.
+pub const WATCHED_EVENTS_KEPT_MAX: usize = 2048;
+/// Maximum size of these events; at the bound, as above.
+pub const WATCHED_BYTES_KEPT_MAX: usize = 1024 * 1024;
+/// Interval at which a node sends collected events.
+pub const WATCHED_SENT_EVERY: Duration = Duration::from_millis(200);
+/// Interval at which a watch is announced to all nodes.
+pub const WATCH_ANNOUNCED_EVERY: Duration = Duration::from_secs(3);
+/// A node collects events for a watch this long after the last announcement.
+pub const WATCH_KEPT: Duration = Duration::from_secs(10);
+/// A watch ends when its operator takes no events for this time.
+pub const WATCHER_IDLE_MAX: Duration = Duration::from_secs(20);
+/// Maximum time that a request for events waits for the first one.
+pub const WATCH_TAKE_WAIT: Duration = Duration::from_secs(5);
 /// How often a node publishes a loopback heartbeat to itself.
 pub const LOOPBACK_HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 /// When no loopback heartbeat has arrived for this time, the node marks its bus as down and reconnects.
@@ -636,9 +666,20 @@ pub const LOG_LINES_MAX: u32 = 64;
 /// Maximum size of one log line with its fields; the rest of the line is cut off. A line that a guest writes
 /// to its WASI output continues in the next log line.
 pub const LOG_LINE_BYTES_MAX: usize = 4 * 1024;
+/// Maximum number of fields of one log line; the rest is dropped and counted in the line.
+pub const LOG_FIELDS_MAX: usize = 32;
+/// Maximum length of the name of a field, without the prefix of the host; the rest is cut off.
+pub const LOG_FIELD_NAME_BYTES_MAX: usize = 64;
 /// Maximum size of one line of a guest's WASI output; the rest of the line is dropped. The host looks for
 /// secrets in the whole line, before it divides the line.
 pub const WASI_LINE_BYTES_MAX: usize = 64 * 1024;
+/// Maximum size of the message of a panic in the failure of a call; the rest is cut off.
+pub const PANIC_MESSAGE_BYTES_MAX: usize = 1024;
+/// Maximum size of a panic's place in the source; the rest is cut off.
+pub const PANIC_LOCATION_BYTES_MAX: usize = 256;
+/// The last bytes of a guest's standard error that the host keeps during a call. If the call traps, they are
+/// in its failure.
+pub const STDERR_KEPT_BYTES_MAX: usize = 1024;
 /// Maximum number of random bytes of one host call; more traps.
 pub const RANDOM_BYTES_MAX: u32 = 1024;
 /// Maximum number of random bytes of one call of `wasi:random`; more traps. Other languages seed their
@@ -683,6 +724,14 @@ pub const ARTIFACT_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// Maximum number of handlers. A deploy that would add one more is refused.
 pub const HANDLERS_MAX: usize = 256;
+/// Maximum number of users whom a canary selects by name. A deploy with more is refused.
+pub const SELECTION_USERS_MAX: usize = 100;
+/// Maximum length of the role that a canary selects, and of the value of the header of testers. A deploy with
+/// a longer one is refused; a header with a longer value selects nobody.
+pub const SELECTION_TEXT_BYTES_MAX: usize = 64;
+/// Minimum length of the value of the header of testers, so that nobody guesses it by accident. A deploy with
+/// a shorter one is refused.
+pub const SELECTION_TESTER_BYTES_MIN: usize = 8;
 /// Maximum length of the lists of releases and of their history, the newest first.
 pub const RELEASES_LISTED_MAX: i64 = 500;
 /// Maximum number of loaded releases of one handler: the running one, its canary, its shadow, the one before,

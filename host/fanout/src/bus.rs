@@ -1,6 +1,7 @@
 //! The bus: Redis pub/sub between the nodes. It uses one channel for each address, one control channel for
 //! all nodes, and one loopback channel for each node. A node publishes a heartbeat to its loopback channel,
-//! because a connection can stay open and healthy while Redis no longer delivers anything on it.
+//! because a connection can stay open and healthy while Redis no longer delivers anything on it. Other nodes
+//! publish there what only this node needs.
 //!
 //! The bus does not promise delivery. After each loss it subscribes to everything again and emits
 //! `BusEvent::Reconnected`. The rooms then ask for what they missed. During a failover, a node may publish to
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
+use uuid::Uuid;
 
 use super::envelope::Envelope;
 use switchboard_core::ids::{Address, NodeId};
@@ -91,6 +93,8 @@ struct Names {
     address: String,
     control: String,
     loopback: String,
+    /// The beginning of the channel of each node, `loopback` of that node.
+    nodes: String,
 }
 
 impl Bus {
@@ -104,6 +108,7 @@ impl Bus {
                 address: format!("{namespace}:"),
                 control: format!("{namespace}!control"),
                 loopback: format!("{namespace}!canary:{node}"),
+                nodes: format!("{namespace}!canary:"),
             },
             subscriptions: Mutex::default(),
             orders,
@@ -177,6 +182,11 @@ impl Bus {
     /// Publishes to every node, this one included.
     pub(super) async fn publish_control(&self, envelope: &Envelope) -> Result<(), Unavailable> {
         self.send(&[(&self.0.names.control, envelope.encode())]).await
+    }
+
+    /// Publishes to one node, on its own channel.
+    pub(super) async fn publish_to_node(&self, node: Uuid, envelope: &Envelope) -> Result<(), Unavailable> {
+        self.send(&[(format!("{}{node}", self.0.names.nodes), envelope.encode())]).await
     }
 
     async fn send(&self, messages: &[(impl AsRef<[u8]>, impl AsRef<[u8]>)]) -> Result<(), Unavailable> {

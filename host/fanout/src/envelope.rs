@@ -5,6 +5,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use uuid::Uuid;
 
+use super::watches::WatchFilter;
 use switchboard_contract::channels::{Publication, Target};
 use switchboard_contract::types::{Position, Push};
 use switchboard_core::hash::fnv1a;
@@ -32,6 +33,10 @@ pub(crate) enum Envelope {
     Traced { node: Uuid, by: Context, shards: u64, addresses: Vec<Address> },
     /// On the control channel: what a node has published last may have reached nobody.
     PublicationsLost,
+    /// On the control channel: an operator on that node watches, still.
+    Watch { node: Uuid, watch: Uuid, filter: WatchFilter },
+    /// On the channel of the operator's node: events that another node collected for a watch.
+    Watched { watch: Uuid, dropped: u64, events: Vec<Bytes> },
     /// On a node's own channel: its loopback heartbeat.
     Loopback(u64),
 }
@@ -192,6 +197,8 @@ mod kind {
     pub(super) const LOOPBACK: u8 = 5;
     pub(super) const TRACED: u8 = 6;
     pub(super) const PUBLICATIONS_LOST: u8 = 7;
+    pub(super) const WATCH: u8 = 8;
+    pub(super) const WATCHED: u8 = 9;
 }
 
 mod flag {
@@ -246,6 +253,26 @@ impl Envelope {
                 addresses.iter().for_each(|address| put_text(&mut out, address.as_str()));
             }
             Self::PublicationsLost => put_head(&mut out, kind::PUBLICATIONS_LOST),
+            Self::Watch { node, watch, filter } => {
+                put_head(&mut out, kind::WATCH);
+                out.put_u128(node.as_u128());
+                out.put_u128(watch.as_u128());
+                let WatchFilter { handler, user, trigger, failed } = filter;
+                out.put_u8(u8::from(*failed));
+                // No handler, user or trigger has an empty name.
+                for name in [handler, user, trigger] {
+                    put_text(&mut out, name.as_deref().unwrap_or_default());
+                }
+            }
+            Self::Watched { watch, dropped, events } => {
+                put_head(&mut out, kind::WATCHED);
+                out.put_u128(watch.as_u128());
+                out.put_u64(*dropped);
+                for event in events {
+                    out.put_u32(event.len() as u32);
+                    out.put_slice(event);
+                }
+            }
             Self::Loopback(number) => {
                 put_head(&mut out, kind::LOOPBACK);
                 out.put_u64(*number);
@@ -305,6 +332,32 @@ impl Envelope {
                 Ok(Self::Traced { node, by, shards, addresses })
             }
             kind::PUBLICATIONS_LOST => Ok(Self::PublicationsLost),
+            kind::WATCH => {
+                let node = Uuid::from_u128(bytes.try_get_u128().map_err(short)?);
+                let watch = Uuid::from_u128(bytes.try_get_u128().map_err(short)?);
+                let failed = bytes.try_get_u8().map_err(short)? != 0;
+                let mut name = || get_text(&mut bytes).map(|name| Some(name).filter(|name| !name.is_empty()));
+                let (handler, user, trigger) = (name()?, name()?, name()?);
+                Ok(Self::Watch { node, watch, filter: WatchFilter { handler, user, trigger, failed } })
+            }
+            kind::WATCHED => {
+                let watch = Uuid::from_u128(bytes.try_get_u128().map_err(short)?);
+                let dropped = bytes.try_get_u64().map_err(short)?.min(u32::MAX.into());
+                let mut events = Vec::new();
+                while !bytes.is_empty() {
+                    let len = bytes.try_get_u32().map_err(short)? as usize;
+                    if len > bytes.len() {
+                        return Err(Malformed("too short"));
+                    }
+                    if len > limits::WATCHED_EVENT_BYTES_MAX
+                        || events.len() == limits::WATCHED_EVENTS_WAITING_MAX
+                    {
+                        return Err(Malformed("too many or too large events"));
+                    }
+                    events.push(bytes.split_to(len));
+                }
+                Ok(Self::Watched { watch, dropped, events })
+            }
             kind::LOOPBACK => bytes.try_get_u64().map(Self::Loopback).map_err(short),
             _ => Err(Malformed("no such kind")),
         }
@@ -535,6 +588,16 @@ mod tests {
                 addresses: vec![Address::parse("conv:1").unwrap(), Address::parse("user:ană").unwrap()],
             },
             Envelope::PublicationsLost,
+            Envelope::Watch {
+                node: Uuid::now_v7(),
+                watch: Uuid::now_v7(),
+                filter: WatchFilter { user: Some("ană".to_owned()), failed: true, ..WatchFilter::default() },
+            },
+            Envelope::Watched {
+                watch: Uuid::now_v7(),
+                dropped: 3,
+                events: vec![Bytes::from("{}"), Bytes::from("{\"a\":1}")],
+            },
             Envelope::Loopback(7),
         ] {
             assert_eq!(Envelope::decode(envelope.encode()), Ok(envelope));
@@ -552,6 +615,20 @@ mod tests {
         assert!(Envelope::decode(traced(limits::TRACES_PENDING_MAX).encode()).is_ok());
         let many = Envelope::decode(traced(limits::TRACES_PENDING_MAX + 1).encode());
         assert_eq!(many, Err(Malformed("too many addresses")));
+    }
+
+    #[test]
+    fn events_of_a_watch_are_bounded() {
+        let watched = |count, bytes| Envelope::Watched {
+            watch: Uuid::nil(),
+            dropped: 0,
+            events: vec![Bytes::from(vec![b'x'; bytes]); count],
+        };
+        let most = (limits::WATCHED_EVENTS_WAITING_MAX, limits::WATCHED_EVENT_BYTES_MAX);
+        assert!(Envelope::decode(watched(most.0, 1).encode()).is_ok());
+        assert!(Envelope::decode(watched(most.0 + 1, 1).encode()).is_err());
+        assert!(Envelope::decode(watched(1, most.1).encode()).is_ok());
+        assert!(Envelope::decode(watched(1, most.1 + 1).encode()).is_err());
     }
 
     proptest! {

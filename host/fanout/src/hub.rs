@@ -17,6 +17,7 @@ use super::missing::Missing;
 use super::outlet::{ConnectionInfo, Outlet};
 use super::room;
 use super::wakes::{self, Wakes};
+use super::watches::Watches;
 use switchboard_contract::channels::{Error, Target};
 use switchboard_contract::connection::Page;
 use switchboard_contract::frame::Subscription;
@@ -37,6 +38,7 @@ struct Shared {
     local: Arc<Local>,
     bus: Bus,
     tracer: Tracer,
+    watches: Watches,
     gaps: Mutex<Option<mpsc::UnboundedReceiver<Missing>>>,
     /// How often the bus has reconnected after a loss.
     losses: watch::Sender<u64>,
@@ -52,11 +54,13 @@ impl Hub {
         let local = Arc::new(local);
         let (gaps, tasks) = (Mutex::default(), tokio::sync::Mutex::default());
         let losses = watch::Sender::new(0);
+        let watches = Watches::new(node);
         let mut hub = Shared {
             node,
             local: local.clone(),
             bus: bus.clone(),
             tracer: tracer.clone(),
+            watches: watches.clone(),
             gaps,
             losses: losses.clone(),
             tasks,
@@ -67,7 +71,7 @@ impl Hub {
         let tasks = hub.tasks.get_mut();
         tasks.spawn(bus.clone().run_orders(orders));
         tasks.spawn(bus.clone().announce_losses());
-        let (of, woken, traces) = (local.clone(), wakes.clone(), tracer.clone());
+        let (of, woken, traces, watched) = (local.clone(), wakes.clone(), tracer.clone(), watches.clone());
         let suspected = Arc::new(Notify::new());
         let suspect = suspected.clone();
         tasks.spawn(bus.clone().listen(move |event| {
@@ -75,12 +79,13 @@ impl Hub {
             if matches!(event, BusEvent::Control(Envelope::PublicationsLost)) {
                 suspect.notify_one();
             }
-            receive(&of, &woken, &traces, node, event);
+            receive(&of, &woken, &traces, &watched, node, event);
             if reconnected {
                 losses.send_modify(|count| *count += 1);
             }
         }));
         tasks.spawn(pass_wakes_on(wakes, bus.clone(), tracer, node));
+        tasks.spawn(watches.run(bus.clone()));
         tasks.spawn(HubTask { local, bus, retries, drained, emptied, ask, suspected }.run());
         Self(Arc::new(hub))
     }
@@ -93,6 +98,11 @@ impl Hub {
     /// Returns true while the bus delivers, as far as the loopback heartbeat shows.
     pub fn is_up(&self) -> bool {
         self.0.bus.is_up()
+    }
+
+    /// Returns the watches of operators.
+    pub fn watches(&self) -> &Watches {
+        &self.0.watches
     }
 
     /// Changes whenever the bus reconnects after a loss. Redis may be empty then.
@@ -268,7 +278,14 @@ impl From<Unavailable> for Error {
     }
 }
 
-fn receive(local: &Local, wakes: &Wakes, tracer: &Tracer, node: NodeId, event: BusEvent) {
+fn receive(
+    local: &Local,
+    wakes: &Wakes,
+    tracer: &Tracer,
+    watches: &Watches,
+    node: NodeId,
+    event: BusEvent,
+) {
     match event {
         BusEvent::Address(address, Envelope::Publications(batch)) => {
             local.deliver(&address, &batch);
@@ -288,6 +305,12 @@ fn receive(local: &Local, wakes: &Wakes, tracer: &Tracer, node: NodeId, event: B
         }
         BusEvent::Control(Envelope::Traced { node: from, by, shards, addresses }) if from != node.uuid() => {
             tracer.announced(&wakes::shards(shards), addresses, by);
+        }
+        BusEvent::Control(Envelope::Watch { node: from, watch, filter }) if from != node.uuid() => {
+            watches.announced(from, watch, filter);
+        }
+        BusEvent::Control(Envelope::Watched { watch, dropped, events }) => {
+            watches.arrived(watch, dropped, events);
         }
         BusEvent::Reconnected => local.suspect_loss(),
         // The hub's task handles lost publications. An envelope on the wrong kind of channel is ignored.

@@ -21,9 +21,11 @@ mod room;
 #[cfg(test)]
 mod simulation;
 pub mod wakes;
+mod watches;
 
 pub use envelope::Addressed;
 pub use hub::Hub;
 pub use missing::Missing;
 pub use outlet::{ConnectionInfo, Outlet, Taken};
 pub use wakes::Wakes;
+pub use watches::{Subject, TooManyWatches, WatchFilter, Watched, Watches};

@@ -96,7 +96,8 @@ impl Outlet {
         self.lock().token = Some(token);
     }
 
-    pub(crate) fn token(&self) -> Option<Arc<Credentials>> {
+    /// The credentials of the present token, once the gateway has set them.
+    pub fn token(&self) -> Option<Arc<Credentials>> {
         self.lock().token.clone()
     }
 

@@ -106,8 +106,8 @@ fn outcome(expected: &Outcome, got: &Outcome, found: &mut Vec<Difference>) {
         _ => found.push(Difference {
             location: DiffPath::Outcome,
             path: String::new(),
-            expected: Some(failure(expected)),
-            got: Some(failure(got)),
+            expected: Some(shown_outcome(expected)),
+            got: Some(shown_outcome(got)),
         }),
     }
 }
@@ -120,6 +120,16 @@ fn failure(outcome: &Outcome) -> String {
             format!("failed: {kind}, {}", detail.split(", in ").next().unwrap_or(detail))
         }
         Outcome::Unknown => "unknown".to_owned(),
+    }
+}
+
+/// Describes an outcome for a reader. A panic has its place in the source too, and its functions.
+fn shown_outcome(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Failed { kind, detail } if detail.starts_with("panic: ") => {
+            format!("failed: {kind}, {detail}")
+        }
+        _ => failure(outcome),
     }
 }
 
@@ -400,6 +410,22 @@ mod tests {
         outcome
           - returned "ok"
           + failed: trap, unreachable
+        "#);
+    }
+
+    #[test]
+    fn a_panic_is_shown_with_its_place_and_compared_without_it() {
+        let failed = |detail: &str| {
+            let mut recording = recording(vec![], json!(0));
+            recording.outcome = Outcome::Failed { kind: "trap".into(), detail: detail.into() };
+            recording
+        };
+        let panic = failed("panic: no room, in src/lib.rs:10:9; wasm trap: unreachable, in f");
+        assert!(differences(&failed("panic: no room, in src/lib.rs:12:9; wasm trap"), &panic).is_empty());
+        insta::assert_snapshot!(text_of(&recording(vec![], json!("ok")), &panic), @r#"
+        outcome
+          - returned "ok"
+          + failed: trap, panic: no room, in src/lib.rs:10:9; wasm trap: unreachable, in f
         "#);
     }
 }

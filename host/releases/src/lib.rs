@@ -12,6 +12,7 @@ pub mod registry;
 pub mod repository;
 mod rollout;
 pub mod sealing;
+mod selection;
 mod settings;
 mod shadow;
 pub mod signature;
@@ -19,6 +20,7 @@ pub mod signature;
 pub use error::Error;
 pub use outcome::{NodeOutcome, Outcome, SecretOutcome, State};
 pub use rollout::{Deployment, Origin, Rollout, opened_secrets};
+pub use selection::{CallOrigin, Selection, SelectionError};
 pub use settings::{
     LiveView, Overridden, OverrideView, SettingError, SettingSource, SettingView, SettingsAction,
     SettingsChange, SettingsOutcome, SettingsRequest, SettingsView, ShownChange,

@@ -153,7 +153,7 @@ mod tests {
         let [of_running, of_canary, of_kept] = [b"a", b"b", b"c"].map(|text| Digest::of(text));
         let mut entry = Entry::new("echo", of_running, 1, running);
         let candidate = Candidate { digest: of_canary, release: canary, percent: 10 };
-        entry.set_canary(candidate, None);
+        entry.set_canary(candidate, Default::default(), None);
         let table = RoutingTable::of([Arc::new(entry)]).unwrap();
 
         let page = page("n1", &table, vec![(of_kept, "echo".to_owned(), kept)]);

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::first::FirstFailure;
+use super::selection::{CallOrigin, Selection};
 use switchboard_core::hash::fnv1a;
 use switchboard_core::ids::{Address, Digest};
 use switchboard_core::limits;
@@ -87,6 +88,8 @@ impl<R> Candidate<R> {
 /// A candidate that answers some of the users.
 pub struct Canary<R = LoadedRelease> {
     pub candidate: Candidate<R>,
+    /// Whom it answers beside its percentage of the users.
+    selection: Selection,
     /// The calls of the canary since it began.
     pub canary_calls: Arc<CallLog>,
     /// The calls of the running release since the canary began.
@@ -98,9 +101,10 @@ pub struct Canary<R = LoadedRelease> {
 }
 
 impl<R> Canary<R> {
-    pub fn new(candidate: Candidate<R>) -> Self {
+    fn new(candidate: Candidate<R>, selection: Selection) -> Self {
         Self {
             candidate,
+            selection,
             canary_calls: Arc::default(),
             running_calls: Arc::default(),
             begun_at: Instant::now(),
@@ -123,14 +127,15 @@ impl<R> Entry<R> {
         Self { name: name.into(), digest, generation, running, canary: None, shadow: None }
     }
 
-    /// Makes a release the canary. If it is the canary of `before` already, beside the same running release,
-    /// it continues with its calls and its judgement.
-    pub fn set_canary(&mut self, candidate: Candidate<R>, before: Option<&Self>) {
+    /// Makes a release the canary. If it is the canary of `before` already, for the same users and beside the
+    /// same running release, it continues with its calls and its judgement.
+    pub fn set_canary(&mut self, candidate: Candidate<R>, selection: Selection, before: Option<&Self>) {
         let same = before
             .filter(|before| Arc::ptr_eq(&before.running, &self.running))
             .and_then(|before| before.canary.as_ref())
-            .filter(|canary| canary.candidate.is_same(&candidate));
-        self.canary = Some(same.map_or_else(|| Arc::new(Canary::new(candidate)), Arc::clone));
+            .filter(|canary| canary.candidate.is_same(&candidate) && canary.selection == selection);
+        let canary = same.map_or_else(|| Arc::new(Canary::new(candidate, selection)), Arc::clone);
+        self.canary = Some(canary);
     }
 
     /// Whether both entries have the same loaded releases in the same roles. Then only their inputs differ.
@@ -161,12 +166,18 @@ impl<R> Entry<R> {
     /// Picks the release for a user, or for the subject of a call without a user. A subject always gets the
     /// same release while the percentage stays, and a canary keeps its users when the percentage rises.
     pub fn pick(&self, subject: &str) -> &Arc<R> {
+        self.pick_for(&CallOrigin::of(subject))
+    }
+
+    /// The same for a caller of whom more is known than the user. Callers whom the canary selects get it,
+    /// whatever the percentage.
+    pub fn pick_for(&self, origin: &CallOrigin<'_>) -> &Arc<R> {
+        let is_of = |canary: &Canary<R>| {
+            percentile(&self.name, origin.subject) < canary.candidate.percent
+                || canary.selection.selects(origin)
+        };
         match &self.canary {
-            Some(canary)
-                if percentile(&self.name, subject) < canary.candidate.percent && !canary.is_given_up() =>
-            {
-                &canary.candidate.release
-            }
+            Some(canary) if !canary.is_given_up() && is_of(canary) => &canary.candidate.release,
             _ => &self.running,
         }
     }

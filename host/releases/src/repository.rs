@@ -9,6 +9,7 @@ use serde_json::Value;
 use sqlx::postgres::{PgListener, PgPool, PgRow};
 use sqlx::{PgConnection, Postgres, Row, Transaction};
 
+use crate::selection::Selection;
 use switchboard_core::ids::{Digest, NodeId};
 use switchboard_core::limits;
 use switchboard_core::manifest::{Manifest, ROLE_PREFIX};
@@ -54,6 +55,9 @@ pub struct ReleaseRecord {
     /// The percentage of the users, when it is a canary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary_percent: Option<i16>,
+    /// Whom it selects beside that, when it is a canary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary_selection: Option<Selection>,
     /// The percentage of the calls, when it is a shadow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow_percent: Option<i16>,
@@ -66,6 +70,8 @@ pub struct Running {
     pub digest: Digest,
     pub generation: i64,
     pub canary: Option<TrafficShare>,
+    /// Whom the canary answers beside its share. It selects nobody when there is no canary.
+    pub selection: Selection,
     pub shadow: Option<TrafficShare>,
 }
 
@@ -127,6 +133,9 @@ pub struct Event {
     pub previous: Option<Digest>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub percent: Option<i16>,
+    /// Whom a canary was to answer beside its percentage of the users.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selection: Option<Selection>,
     pub by: String,
     pub note: Option<String>,
     /// The figures for which a canary was withdrawn automatically.
@@ -290,6 +299,7 @@ impl Repository {
             "select r.digest, r.name, octet_length(r.file) as bytes, r.created_by, r.note, switchboard.rfc3339(r.created_at) as at,
                     coalesce(w.digest = r.digest, false) as current,
                     case when w.canary = r.digest then w.canary_percent end as canary_percent,
+                    case when w.canary = r.digest then w.canary_selection end as canary_selection,
                     case when w.shadow = r.digest then w.shadow_percent end as shadow_percent
              from switchboard.releases r left join switchboard.running w using (name)
              where ($1::text is null or r.name = $1) and (r.digest in (w.digest, w.canary, w.shadow) or not $2)
@@ -308,6 +318,7 @@ impl Repository {
                 at: row.try_get("at")?,
                 current: row.try_get("current")?,
                 canary_percent: row.try_get("canary_percent")?,
+                canary_selection: selection(&row, "canary_selection")?,
                 shadow_percent: row.try_get("shadow_percent")?,
             })
         })
@@ -391,8 +402,8 @@ impl Repository {
     /// Returns the history, the newest entry first.
     pub async fn history(&self, name: Option<&str>) -> Result<Vec<Event>, RepositoryError> {
         sqlx::query(
-            "select generation, switchboard.rfc3339(at) as at, action, name, digest, previous, percent, who, note, report,
-                    trace is not null as has_recording
+            "select generation, switchboard.rfc3339(at) as at, action, name, digest, previous, percent,
+                    selection, who, note, report, trace is not null as has_recording
              from switchboard.history where $1::text is null or name = $1 order by generation desc limit $2",
         )
         .bind(name)
@@ -406,6 +417,7 @@ impl Repository {
                 digest: digest(row.try_get("digest")?)?,
                 previous: row.try_get::<Option<Vec<u8>>, _>("previous")?.map(digest).transpose()?,
                 percent: row.try_get("percent")?,
+                selection: selection(&row, "selection")?,
                 by: row.try_get("who")?,
                 note: row.try_get("note")?,
                 report: row.try_get("report")?,
@@ -522,20 +534,31 @@ impl Switch {
         if has_switched || now.generation() < next.generation {
             return Ok(SwitchResult::Lost { to: now.running().cloned() });
         }
+        let selection = (!next.selection.is_empty())
+            .then(|| serde_json::to_value(&next.selection))
+            .transpose()
+            .map_err(|error| sqlx::Error::Encode(error.into()))
+            .map_err(failed_to(attempt))?;
         let generation: i64 = sqlx::query_scalar(
             "with counted as (update switchboard.fleet set generation = generation + 1 returning generation),
              gone as (delete from switchboard.running where name = $1 and $7 = 'retire'),
              put as (
-               insert into switchboard.running (name, digest, generation, canary, canary_percent, shadow, shadow_percent)
-               select $1, $2, generation, $3, $4, $5, $6 from counted where $7 <> 'retire'
+               insert into switchboard.running
+                   (name, digest, generation, canary, canary_percent,
+                    shadow, shadow_percent, canary_selection)
+               select $1, $2, generation, $3, $4, $5, $6, $16::jsonb from counted where $7 <> 'retire'
                on conflict (name) do update
                set digest = excluded.digest, generation = excluded.generation, since = now(),
                    canary = excluded.canary, canary_percent = excluded.canary_percent,
-                   shadow = excluded.shadow, shadow_percent = excluded.shadow_percent
+                   shadow = excluded.shadow, shadow_percent = excluded.shadow_percent,
+                   canary_selection = excluded.canary_selection
              ),
              entered as (
-               insert into switchboard.history (generation, action, name, digest, previous, percent, who, note, report, trace)
-               select generation, $7, $1, $8, $9, $10, $11, $12, $13, $14 from counted
+               insert into switchboard.history
+                   (generation, action, name, digest, previous, percent, who, note, report, trace, selection)
+               select generation, $7, $1, $8, $9, $10, $11, $12, $13, $14,
+                   case when $7 = 'canary' then $16::jsonb end
+               from counted
              )
              select generation, pg_notify($15, generation::text) from counted",
         )
@@ -554,6 +577,7 @@ impl Switch {
         .bind(change.verdict.map(|verdict| &verdict.report))
         .bind(change.verdict.and_then(|verdict| verdict.recording.as_deref()))
         .bind(poll::CHANNEL)
+        .bind(selection)
         .fetch_one(&mut *self.tx)
         .await
         .map_err(failed_to(attempt))?;
@@ -625,6 +649,7 @@ fn running(row: PgRow) -> Result<Running, sqlx::Error> {
         digest: digest(row.try_get("digest")?)?,
         generation: row.try_get("generation")?,
         canary: share(&row, "canary", "canary_percent")?,
+        selection: selection(&row, "canary_selection")?.unwrap_or_default(),
         shadow: share(&row, "shadow", "shadow_percent")?,
     })
 }
@@ -634,6 +659,12 @@ fn share(row: &PgRow, of: &str, percent: &str) -> Result<Option<TrafficShare>, s
     let percent = u8::try_from(row.try_get::<i16, _>(percent)?)
         .map_err(|_| sqlx::Error::Decode("a percentage is 1 to 100".into()))?;
     Ok(Some(TrafficShare { digest: digest(bytes)?, percent }))
+}
+
+/// A selection that this version cannot read makes the row unreadable: it must not answer other users.
+fn selection(row: &PgRow, column: &str) -> Result<Option<Selection>, sqlx::Error> {
+    let stored: Option<Value> = row.try_get(column)?;
+    stored.map(serde_json::from_value).transpose().map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
 fn digest(bytes: Vec<u8>) -> Result<Digest, sqlx::Error> {

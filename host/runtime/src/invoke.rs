@@ -212,12 +212,13 @@ pub(super) fn classify(error: &wasmtime::Error, state: &CallState) -> Failure {
         }
         None => {}
     }
+    let report = state.last_report().map_or_else(String::new, |report| format!("{report}; "));
     if let Some(trap) = error.downcast_ref::<Trap>() {
-        return Failure::new(Kind::Trap, format!("{trap}{}", place(error)));
+        return Failure::new(Kind::Trap, format!("{report}{trap}{}", place(error)));
     }
     if error.downcast_ref::<WasmBacktrace>().is_some() {
         // A host function of WASI, or the canonical ABI, rejected its arguments.
-        return Failure::new(Kind::Trap, format!("{}{}", error.root_cause(), place(error)));
+        return Failure::new(Kind::Trap, format!("{report}{}{}", error.root_cause(), place(error)));
     }
     // Lowering or lifting failed outside of any frame: the answer has a shape that the contract forbids.
     Failure::new(Kind::Trap, format!("{error:#}"))

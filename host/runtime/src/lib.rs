@@ -28,10 +28,11 @@ mod store;
 mod tests;
 mod ticker;
 mod trigger;
+mod watched;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::debug;
 use uuid::Uuid;
@@ -52,6 +53,7 @@ use switchboard_core::limits;
 use switchboard_postgres::Rank;
 use switchboard_recording::Recorder;
 use switchboard_telemetry::{Tracer, spans};
+use watched::EndedCall;
 
 pub use crate::interfaces::Backends;
 pub use crate::interfaces::call::{Function, InjectedFault, Responder, Response, Source};
@@ -257,6 +259,8 @@ impl Runtime {
         input: Arc<E::Input>,
     ) -> (Result<E::Output, Failure>, Option<CallState>) {
         let begun = Instant::now();
+        // A replay and a shadow are not calls of anybody.
+        let is_live = matches!(source, Source::Live);
         let (Ok(of_release), Some(of_node)) =
             (release.slots.clone().try_acquire_owned(), release.calls.take(1))
         else {
@@ -273,6 +277,22 @@ impl Runtime {
             let caller = E::caller(&input);
             let ending = Ending::Failed(busy.kind);
             release.stats.record(E::TRIGGER, caller, begun.elapsed(), ending, Used::default());
+            if is_live && let Some(watches) = self.backends.watches() {
+                let refused = EndedCall {
+                    handler: release.name(),
+                    release: &terms.release_short,
+                    id: &call.id,
+                    request: call.request.as_deref(),
+                    trigger: E::NAME,
+                    caller,
+                    ending,
+                    failure: Some(&busy),
+                    took: begun.elapsed(),
+                    cpu: Duration::ZERO,
+                    host_calls: 0,
+                };
+                refused.show(watches);
+            }
             return (Err(busy), None);
         };
         let span = match source {
@@ -301,7 +321,24 @@ impl Runtime {
             self.background.run(call, || clock.is_long() && E::MAY_MOVE_TO_BACKGROUND).await;
         let used = Used { cpu: state.middleware.clock.spent(), memory_bytes: state.memory.bytes() };
         let caller = E::caller(&input);
-        release.stats.record(E::TRIGGER, caller, begun.elapsed(), invoke::ending::<E>(&result), used);
+        let ending = invoke::ending::<E>(&result);
+        release.stats.record(E::TRIGGER, caller, begun.elapsed(), ending, used);
+        if is_live && let Some(watches) = self.backends.watches() {
+            let ended = EndedCall {
+                handler: release.name(),
+                release: &state.terms.release_short,
+                id: &state.id,
+                request: state.request.as_deref(),
+                trigger: E::NAME,
+                caller,
+                ending,
+                failure: result.as_ref().err(),
+                took: begun.elapsed(),
+                cpu: state.middleware.clock.spent(),
+                host_calls: state.middleware.calls(),
+            };
+            ended.show(watches);
+        }
         if let Some(span) = &span {
             invoke::record_span::<E>(release, &result, &state, begun, span);
         }

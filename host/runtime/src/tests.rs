@@ -164,6 +164,30 @@ async fn a_trap_names_its_function_and_blames_the_guest() {
 }
 
 #[tokio::test]
+async fn a_panic_is_in_the_failure_with_its_place_even_without_host_calls_left() {
+    let sandbox = sandbox();
+    let failure = sandbox.fails(&guests::panics("no room", "src/lib.rs:10:9", 10, 1)).await;
+    assert_eq!((failure.kind, failure.blame()), (Kind::Trap, Blame::Guest));
+    assert!(failure.detail.starts_with("panic: no room, in src/lib.rs:10:9; wasm trap"), "{failure}");
+    assert!(!failure.problem().detail.contains("room"), "{failure}");
+    let recording = sandbox.recordings().pop().unwrap();
+    assert_eq!(recording.exchanges.len(), 10);
+    assert_eq!(recording.outcome, Outcome::Failed { kind: "trap".into(), detail: failure.detail });
+}
+
+#[tokio::test]
+async fn the_report_of_a_panic_is_bounded_and_only_the_first_is_free() {
+    let sandbox = sandbox();
+    let message = format!("a\0{}", "é".repeat(1000));
+    let failure = sandbox.fails(&guests::panics(&message, "here", 0, 1)).await;
+    let (panic, _) = failure.detail.split_once(", in here; ").expect("the place");
+    assert!(panic.starts_with("panic: a\u{fffd}é") && panic.len() < 1100, "{failure}");
+    // The second report is a log line, which is one host call too many.
+    let failure = sandbox.fails(&guests::panics("again", "here", 10, 2)).await;
+    assert_eq!(failure.kind, Kind::HostCalls);
+}
+
+#[tokio::test]
 async fn endless_recursion_is_a_trap() {
     let failure = sandbox().fails(&guests::recurses()).await;
     assert_eq!(failure.kind, Kind::Trap);

@@ -3,8 +3,11 @@
 //! implement them too, so they need no WebAssembly. The futures are boxed, because an idle connection must
 //! not carry the memory of a call.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use hyper::header::HeaderName;
 
 use switchboard_contract::connection::{Closed, Opened};
 use switchboard_contract::frame::Reply;
@@ -13,6 +16,10 @@ use switchboard_contract::types::{Principal, Problem, Push};
 use switchboard_core::ids::{ConnectionId, RequestId, UserId};
 use switchboard_postgres::Rank;
 
+/// The header by which testers ask for a canary, in a request or in the handshake of a connection. No handler
+/// gets it. A deploy says which value selects the canary (`Selection`).
+pub const TESTER: HeaderName = HeaderName::from_static("x-switchboard-tester");
+
 /// The calls for clients.
 pub trait ClientCalls: Send + Sync + 'static {
     /// Returns whether a handler answers a client's request.
@@ -20,17 +27,16 @@ pub trait ClientCalls: Send + Sync + 'static {
     /// Answers a client's request.
     fn http(&self, request: HttpIn) -> BoxFuture<'_, Result<Response, Problem>>;
     /// Calls the `open` handlers of a new connection, and returns the pushes that the client gets first.
-    /// `request` is the id of the connection's handshake, here and in `closed`.
     fn opened(
         &self,
         connection: ConnectionId,
         opened: Opened,
-        request: RequestId,
+        handshake: HandshakeIn,
     ) -> BoxFuture<'_, Vec<Push>>;
     /// Answers a frame. The payload of a reply is JSON.
     fn frame<'a>(&'a self, frame: FrameIn<'a>) -> BoxFuture<'a, Result<Option<Reply>, Problem>>;
     /// Calls the `close` handlers of a connection.
-    fn closed(&self, connection: ConnectionId, closed: Closed, request: RequestId) -> BoxFuture<'_, ()>;
+    fn closed(&self, connection: ConnectionId, closed: Closed, handshake: HandshakeIn) -> BoxFuture<'_, ()>;
     /// Adds a connection to the next report of touched connections, which has at most one entry for each.
     fn touch(&self, connection: ConnectionId, user: &UserId, active: bool);
 }
@@ -52,6 +58,16 @@ pub struct HttpIn {
     pub headers: Vec<(String, String)>,
     pub body: Bytes,
     pub caller: Option<Principal>,
+    /// The value of [`TESTER`], which is not among the headers.
+    pub tester: Option<Arc<str>>,
+}
+
+/// The facts of a handshake that the calls about its connection need.
+pub struct HandshakeIn {
+    pub id: RequestId,
+    /// The roles of the user, in the present token.
+    pub roles: Vec<String>,
+    pub tester: Option<Arc<str>>,
 }
 
 /// Whether a handler answers a request; known before the body is read and the token checked.
@@ -68,6 +84,8 @@ pub struct FrameIn<'a> {
     pub frame_type: &'a str,
     pub payload: String,
     pub caller: &'a Principal,
+    /// The value of [`TESTER`] in the handshake of the connection.
+    pub tester: Option<&'a str>,
     pub connection: ConnectionId,
     /// The place of the call among the calls of its connection.
     pub rank: Rank,

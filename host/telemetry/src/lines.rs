@@ -1,6 +1,8 @@
 //! Log lines on standard error. Each event is one line, whatever text it contains: this module, the only
 //! output, escapes characters that end a line, move the cursor or reorder the shown text. So no text of a
 //! client, a handler or an operator can look like another line.
+//!
+//! In JSON lines, the fields that a handler gave to its log line become members like those of the host.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -48,7 +50,8 @@ impl<W: Write> Write for Line<'_, W> {
         let text = text.strip_suffix('\n').unwrap_or(&text);
         let _ = match (&self.lines.field, text.strip_prefix('{')) {
             (Some(field), Some(rest)) => {
-                let rest = escaped(rest, |_| false, as_json);
+                let rest = with_handler_fields(rest);
+                let rest = escaped(&rest, |_| false, as_json);
                 self.to.write_all([field.as_str(), &rest, "\n"].concat().as_bytes())
             }
             _ => {
@@ -63,6 +66,22 @@ impl<W: Write> Write for Line<'_, W> {
         let _ = self.to.flush();
         Ok(())
     }
+}
+
+/// The member of a handler's line that holds its fields, as the text of a JSON object. These bytes cannot be
+/// inside of a text, because there each quotation mark has a backslash before it.
+const HANDLER_FIELDS: &str = ",\"handler.fields\":";
+
+/// Replaces the member with a handler's fields by the fields themselves. Their names have a prefix
+/// (`runtime::interfaces::log_line`), so none equals a member of the host.
+fn with_handler_fields(line: &str) -> Cow<'_, str> {
+    let Some((before, rest)) = line.split_once(HANDLER_FIELDS) else { return Cow::Borrowed(line) };
+    let mut texts = serde_json::Deserializer::from_str(rest).into_iter::<String>();
+    let Some(Ok(object)) = texts.next() else { return Cow::Borrowed(line) };
+    let Some(members) = object.strip_prefix('{').and_then(|object| object.strip_suffix('}')) else {
+        return Cow::Borrowed(line);
+    };
+    Cow::Owned([before, ",", members, &rest[texts.byte_offset()..]].concat())
 }
 
 /// Escapes a foreign text for a line or a cell on a terminal.
@@ -134,6 +153,27 @@ mod tests {
         let read: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(read, serde_json::json!({ "node": "n", "level": "INFO", "message": FORGED }));
         assert!(!line.trim_end_matches('\n').contains(deceives), "{line:?}");
+    }
+
+    #[test]
+    fn the_fields_of_a_handler_are_members_of_its_line() {
+        let fields = serde_json::json!({ "field.why": FORGED, "field.room": ",\"handler.fields\":\"{}\"" });
+        let line = |message: &str| {
+            let (message, text) = (serde_json::json!(message), serde_json::json!(fields.to_string()));
+            let lines = Lines::json("{\"node\":\"n\",".to_owned());
+            let begin = "{\"level\":\"WARN\",\"message\":";
+            let line = format!("{begin}{message}{HANDLER_FIELDS}{text},\"target\":\"handler\"}}\n");
+            serde_json::from_str::<serde_json::Value>(&written(&lines, &line)).unwrap()
+        };
+        for message in ["plain", ",\"handler.fields\":\"{\\\"node\\\":1}\""] {
+            let line = line(message);
+            assert_eq!(line["message"], message);
+            assert_eq!(line["target"], "handler");
+            assert_eq!(line["node"], "n");
+            assert_eq!(line["field.why"], fields["field.why"]);
+            assert_eq!(line["field.room"], fields["field.room"]);
+            assert_eq!(line.as_object().unwrap().len(), 6);
+        }
     }
 
     #[test]

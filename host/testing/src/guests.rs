@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use wasm_encoder::{
     BlockType, CodeSection, ComponentSection as _, ConstExpr, CustomSection, Encode as _, EntityType,
     ExportKind, ExportSection, Function, FunctionSection, GlobalSection, GlobalType, ImportSection,
-    InstanceSection, InstructionSink, MemorySection, MemoryType, Module, ModuleArg, ModuleSection, NameMap,
-    NameSection, StartSection, TypeSection, ValType,
+    InstanceSection, InstructionSink, MemArg, MemorySection, MemoryType, Module, ModuleArg, ModuleSection,
+    NameMap, NameSection, StartSection, TypeSection, ValType,
 };
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::{Resolve, WorldId};
@@ -133,6 +133,33 @@ pub fn works_between_host_calls() -> Vec<u8> {
 pub fn logs(bytes: i32) -> Vec<u8> {
     guest(|body| {
         body.i32_const(1).i32_const(1024).i32_const(bytes).i32_const(0).i32_const(0).call(LOG);
+    })
+}
+
+/// Makes `host_calls` host calls, reports `times` panics as the sdk does, and traps.
+pub fn panics(message: &str, location: &str, host_calls: u32, times: u32) -> Vec<u8> {
+    const NAME: &str = "panic.location";
+    // The message, the list of fields (one pair of texts), and its two texts. Arguments begin at 8192.
+    let (text, fields, name, value) = (1024, 4096, 4352, 4608);
+    let word = |number: usize| u32::try_from(number).expect("a small text").to_le_bytes();
+    let pair = [name, NAME.len(), value, location.len()].map(word).concat();
+    guest(|body| {
+        for _ in 0..host_calls {
+            body.call(NOW).drop();
+        }
+        let texts = [message.as_bytes(), pair.as_slice(), NAME.as_bytes(), location.as_bytes()];
+        for (at, bytes) in [text, fields, name, value].into_iter().zip(texts) {
+            for (offset, byte) in bytes.iter().enumerate() {
+                let place = MemArg { offset: 0, align: 0, memory_index: 0 };
+                body.i32_const((at + offset) as i32).i32_const(i32::from(*byte)).i32_store8(place);
+            }
+        }
+        for _ in 0..times {
+            let length = message.len() as i32;
+            body.i32_const(3).i32_const(text as i32).i32_const(length).i32_const(fields as i32).i32_const(1);
+            body.call(LOG);
+        }
+        body.unreachable();
     })
 }
 

@@ -338,3 +338,25 @@ fn a_page_is_cut_at_its_bounds_and_the_rest_requested_again() {
     let large = Page { pushes: vec![push(1, 70_000), push(2, 1)], reached: vec![seq(2)], more: false };
     assert_eq!(within_bounds(large).pushes.items().len(), 1, "the first frame is too large for clients");
 }
+
+#[tokio::test]
+async fn a_watch_of_one_node_gets_the_events_of_another_until_it_ends() {
+    use crate::watches::{Subject, WatchFilter};
+
+    let redis = Server::start();
+    let (one, two) = (Node::start(&redis).await, Node::start(&redis).await);
+    let (here, there) = (one.hub.watches(), two.hub.watches());
+    let watch = here.open(WatchFilter { failed: true, ..WatchFilter::default() }).unwrap();
+    within_seconds(async {
+        while !there.is_watched() {
+            tokio::time::sleep(Duration::from_millis(1)).await; // between two checks
+        }
+    })
+    .await;
+    for is_failure in [false, true] {
+        let subject = Subject { handler: "send", user: None, trigger: None, is_failure };
+        there.record(&subject, || format!("{{\"failed\":{is_failure}}}"));
+    }
+    let taken = here.take(watch, Duration::from_secs(20)).await.unwrap();
+    assert_eq!((taken.events.concat(), taken.dropped), (b"{\"failed\":true}".to_vec(), 0));
+}

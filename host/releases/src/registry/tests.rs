@@ -152,7 +152,7 @@ fn a_canary_keeps_its_users_and_gains_more_as_it_grows() {
     let with_canary = |percent| {
         let mut entry = Entry::new("send-message", digest(), 1, send().running.clone());
         let trial = Candidate { digest: digest(), release: send().running.clone(), percent };
-        entry.set_canary(trial, None);
+        entry.set_canary(trial, Selection::default(), None);
         entry
     };
     let users: Vec<String> = (0..10_000).map(|n| format!("user-{n}")).collect();
@@ -169,6 +169,32 @@ fn a_canary_keeps_its_users_and_gains_more_as_it_grows() {
     let entry = with_canary(99);
     entry.canary.as_ref().unwrap().give_up();
     assert!(users.iter().all(|user| Arc::ptr_eq(entry.pick(user), &entry.running)));
+}
+
+#[test]
+fn a_canary_answers_whom_it_selects_beside_its_share_and_stays_the_same_while_nothing_changes() {
+    let running = send().running.clone();
+    let trial = || Candidate { digest: digest(), release: running.clone(), percent: 0 };
+    let canary = Candidate { release: send().running.clone(), ..trial() };
+    let select = |user: &str| Selection::new(vec![user.to_owned()], Some("beta".to_owned()), None).unwrap();
+    let mut entry = Entry::new("send-message", digest(), 1, running.clone());
+    entry.set_canary(canary, select("ana"), None);
+    let release = &entry.canary.as_ref().unwrap().candidate.release;
+    assert!(Arc::ptr_eq(entry.pick("ana"), release) && Arc::ptr_eq(entry.pick("bo"), &running));
+    let roles = ["beta".to_owned()];
+    let of_role = CallOrigin { roles: &roles, ..CallOrigin::of("bo") };
+    assert!(Arc::ptr_eq(entry.pick_for(&of_role), release));
+
+    let again = |selection| {
+        let mut next = Entry::new("send-message", digest(), 2, running.clone());
+        let same = Candidate { release: release.clone(), ..trial() };
+        next.set_canary(same, selection, Some(&entry));
+        next
+    };
+    assert!(again(select("ana")).has_releases_of(&entry));
+    assert!(!again(select("bo")).has_releases_of(&entry), "other users are judged anew");
+    entry.canary.as_ref().unwrap().give_up();
+    assert!(Arc::ptr_eq(entry.pick("ana"), &running));
 }
 
 #[test]

@@ -24,7 +24,8 @@ async fn kept(repository: &Repository, name: &str, file: &str) -> Digest {
 }
 
 fn running(name: &str, digest: Digest, generation: i64) -> Running {
-    Running { name: name.to_owned(), digest, generation, canary: None, shadow: None }
+    let selection = Selection::default();
+    Running { name: name.to_owned(), digest, generation, canary: None, selection, shadow: None }
 }
 
 fn deploy(name: &str, digest: Digest, seen: i64) -> Change<'static> {
@@ -162,7 +163,8 @@ async fn a_canary_that_was_taken_back_leaves_its_report_and_does_not_count_as_ru
             (kept(&repository, "echo", "first").await, kept(&repository, "echo", "second").await);
         switched(&repository, deploy("echo", first, 0)).await;
         let share = Some(TrafficShare { digest: second, percent: 10 });
-        let to = Running { canary: share, ..running("echo", first, 1) };
+        let selection = Selection::new(vec!["ana".to_owned()], None, Some("correct-horse")).unwrap();
+        let to = Running { canary: share, selection: selection.clone(), ..running("echo", first, 1) };
         let canary = Change {
             action: Action::Canary,
             to,
@@ -172,11 +174,13 @@ async fn a_canary_that_was_taken_back_leaves_its_report_and_does_not_count_as_ru
             ..deploy("echo", first, 1)
         };
         switched(&repository, canary).await;
-        assert_eq!(repository.running().await.unwrap()[0].canary, share);
+        let stored = repository.running().await.unwrap().remove(0);
+        assert_eq!((stored.canary, &stored.selection), (share, &selection));
         let listed = repository.releases(Some("echo"), true).await.unwrap();
         let shares: Vec<_> =
             listed.iter().map(|release| (release.digest, release.current, release.canary_percent)).collect();
         assert_eq!(shares, [(second, false, Some(10)), (first, true, None)]);
+        assert_eq!(listed[0].canary_selection, Some(selection.clone()));
 
         let verdict = Verdict {
             report: serde_json::json!({"cause": "it traps"}),
@@ -194,7 +198,8 @@ async fn a_canary_that_was_taken_back_leaves_its_report_and_does_not_count_as_ru
         let history = repository.history(Some("echo")).await.unwrap();
         assert_eq!((history[0].action.as_str(), history[0].has_recording), ("withdraw", true));
         assert_eq!(history[0].report.as_ref().unwrap()["cause"], "it traps");
-        assert_eq!(history[1].percent, Some(10));
+        assert_eq!((history[1].percent, &history[1].selection), (Some(10), &Some(selection)));
+        assert_eq!(history[0].selection, None);
         assert_eq!(repository.recording(generation).await.unwrap().as_deref(), Some("a recording"));
         assert_eq!(repository.recording(1).await.unwrap(), None);
     })

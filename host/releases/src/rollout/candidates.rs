@@ -7,20 +7,23 @@ use super::super::outcome::Outcome;
 use super::super::repository::{Action, Change, HandlerState, Running, TrafficShare};
 use super::deployer::{Deployer, Origin, parsed};
 use crate::Error;
+use crate::selection::Selection;
 use switchboard_runtime::{HasManifest, Load};
 
 /// How a release is deployed beside the running one, with its percentage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Deployment {
     /// The release answers this percentage of the users.
     Canary(u8),
+    /// The release answers the selected callers, and this percentage of the other users, which may be 0.
+    SelectiveCanary(Selection, u8),
     /// The release gets a copy of this percentage of the calls.
     Shadow(u8),
 }
 
 impl<L: Load> Deployer<L> {
     /// Makes a release a canary or a shadow, after the checks of a deploy. Deploying the same release again
-    /// changes its percentage; another release replaces it.
+    /// changes its percentage and its selection; another release replaces it.
     pub async fn deploy_beside(
         &self,
         bytes: Bytes,
@@ -34,15 +37,19 @@ impl<L: Load> Deployer<L> {
             return Err(Error::RunsAlready(name.to_owned()));
         }
         self.load_and_store(&file, origin).await?;
-        let (action, percent) = match how {
-            Deployment::Canary(percent) => (Action::Canary, percent),
-            Deployment::Shadow(percent) => (Action::Shadow, percent),
-        };
         let previous = Some(before.digest);
-        let share = Some(TrafficShare { digest: file.digest, percent });
-        let to = match how {
-            Deployment::Canary(_) => Running { canary: share, ..before },
-            Deployment::Shadow(_) => Running { shadow: share, ..before },
+        let share = |percent| Some(TrafficShare { digest: file.digest, percent });
+        let (action, percent, to) = match how {
+            Deployment::Canary(percent) => {
+                let selection = Selection::default();
+                (Action::Canary, percent, Running { canary: share(percent), selection, ..before })
+            }
+            Deployment::SelectiveCanary(selection, percent) => {
+                (Action::Canary, percent, Running { canary: share(percent), selection, ..before })
+            }
+            Deployment::Shadow(percent) => {
+                (Action::Shadow, percent, Running { shadow: share(percent), ..before })
+            }
         };
         let change = origin.change(action, to, file.digest, previous, Some(percent));
         self.switch(&change, Some(&file.manifest), origin.began).await
@@ -91,7 +98,7 @@ impl<L: Load> Deployer<L> {
         let digest = before.digest;
         let to = match action {
             Action::Unshadow => Running { shadow: None, ..before },
-            _ => Running { canary: None, ..before },
+            _ => Running { canary: None, selection: Selection::default(), ..before },
         };
         let change = origin.change(action, to, digest, Some(ended.digest), None);
         // No release begins to run, so nothing is checked: a secret that was removed or does not open must

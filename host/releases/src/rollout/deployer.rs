@@ -16,6 +16,7 @@ use super::fleet::Fleet;
 use super::follow::Follower;
 use super::settings;
 use crate::Error;
+use crate::selection::Selection;
 use switchboard_core::ids::Digest;
 use switchboard_core::limits;
 use switchboard_core::manifest::Manifest;
@@ -83,12 +84,13 @@ impl<L: Load> Deployer<L> {
             HandlerState::Unknown => return Err(Error::UnknownHandler(name.to_owned())),
             HandlerState::Runs(running) => running,
             HandlerState::Retired(Retired { name, digest, generation }) => {
-                let gone = Running { name, digest, generation, canary: None, shadow: None };
+                let selection = Selection::default();
+                let gone = Running { name, digest, generation, canary: None, selection, shadow: None };
                 return self.unchanged(Action::Retire, gone, origin.began).await;
             }
         };
         let digest = running.digest;
-        let to = Running { canary: None, shadow: None, ..running };
+        let to = Running { canary: None, selection: Selection::default(), shadow: None, ..running };
         // A rollback goes back to the release that ran before the retirement.
         let previous = Some(digest);
         let change = origin.change(Action::Retire, to, digest, previous, None);
@@ -298,7 +300,14 @@ impl<'a> Change<'a> {
         origin: Origin<'a>,
     ) -> Self {
         let seen = before.generation();
-        let to = Running { name: name.to_owned(), digest, generation: seen, canary: None, shadow: None };
+        let to = Running {
+            name: name.to_owned(),
+            digest,
+            generation: seen,
+            canary: None,
+            selection: Selection::default(),
+            shadow: None,
+        };
         let previous = before.running().map(|running| running.digest);
         origin.change(action, to, digest, previous, None)
     }

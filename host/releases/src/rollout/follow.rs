@@ -70,10 +70,10 @@ struct LoadedHandler<R> {
 impl<R: Observable> LoadedHandler<R> {
     /// `before` is the present entry of the handler.
     fn entry(self, before: Option<&Entry<R>>) -> Entry<R> {
-        let Running { name, digest, generation, .. } = self.running;
+        let Running { name, digest, generation, selection, .. } = self.running;
         let mut entry = Entry::new(name, digest, generation, self.release);
         if let Some(canary) = self.canary {
-            entry.set_canary(canary, before);
+            entry.set_canary(canary, selection, before);
         }
         entry.shadow = self.shadow;
         entry
@@ -340,7 +340,10 @@ impl<L: Load> Follower<L> {
                 format!(", {what} {} at {} %", share.digest.short(), share.percent)
             })
         };
-        let (canary, shadow) = (beside(running.canary, "canary"), beside(running.shadow, "shadow"));
+        let (mut canary, shadow) = (beside(running.canary, "canary"), beside(running.shadow, "shadow"));
+        if !running.selection.is_empty() {
+            canary += &format!(" and for {}", running.selection);
+        }
         if before.is_some_and(|before| before.has_releases_of(entry)) {
             info!(handler.name = %name, handler.release = %release, generation, "{name} uses the settings of generation {generation}");
         } else {

@@ -10,6 +10,7 @@ mod config;
 mod fetch;
 pub(crate) mod guest_clock;
 mod log;
+mod log_line;
 pub(crate) mod postgres;
 mod random;
 mod redis;
@@ -38,7 +39,7 @@ use switchboard_core::ids::{ConnectionId, Digest, RequestId};
 use switchboard_core::limits;
 use switchboard_core::manifest::{FetchRules, Grants, Limits};
 use switchboard_core::quota::{Claim, Grant};
-use switchboard_fanout::{Hub, Wakes};
+use switchboard_fanout::{Hub, Wakes, Watches};
 use switchboard_http::outbound::Outbound;
 use switchboard_postgres::{Postgres, Session};
 use switchboard_recording::Secrets;
@@ -99,6 +100,11 @@ impl Backends {
             outbound: Some(outbound),
             statement: None,
         }
+    }
+
+    /// Returns the watches while an operator watches, on any node. This costs one relaxed load.
+    pub(crate) fn watches(&self) -> Option<&Watches> {
+        self.hub.as_ref().map(Hub::watches).filter(|watches| watches.is_watched())
     }
 
     fn sql<'a>(&self, statement: &'a str) -> Cow<'a, str> {
@@ -186,6 +192,11 @@ impl CallState {
         if let Some(session) = &mut self.session {
             session.finish().await;
         }
+    }
+
+    /// Returns what the guest reported about its end: its panic, or else the end of its standard error.
+    pub(crate) fn last_report(&self) -> Option<String> {
+        self.log.last_report()
     }
 
     /// Returns the number of log lines that were dropped at [`limits::LOG_LINES_MAX`].

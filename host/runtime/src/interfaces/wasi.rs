@@ -23,6 +23,10 @@ use super::random::draw;
 use super::stop::Stop;
 use switchboard_contract::log::Level;
 use switchboard_core::limits;
+use switchboard_fanout::{Hub, Watches};
+
+/// The level of the lines of standard error.
+const STDERR_LEVEL: Level = Level::Warn;
 
 /// The WASI state of one call, created when the guest first uses WASI.
 pub(super) struct Wasi {
@@ -35,12 +39,13 @@ pub(super) struct Wasi {
 }
 
 impl Wasi {
-    fn new(lines: &CallLogger) -> Self {
+    fn new(lines: &CallLogger, watches: Option<&Watches>) -> Self {
+        let output = |level| Output { lines: lines.clone(), level, watches: watches.cloned() };
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits::WASI_RESOURCES_MAX);
         let ctx = WasiCtx::builder()
-            .stdout(Output { lines: lines.clone(), level: Level::Info })
-            .stderr(Output { lines: lines.clone(), level: Level::Warn })
+            .stdout(output(Level::Info))
+            .stderr(output(STDERR_LEVEL))
             .allow_tcp(false)
             .allow_udp(false)
             .allow_ip_name_lookup(false)
@@ -63,7 +68,8 @@ pub(super) fn link(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
 
 impl CallState {
     fn wasi(&mut self) -> &mut Wasi {
-        self.wasi.get_or_insert_with(|| Box::new(Wasi::new(&self.log)))
+        let watches = self.backends.hub.as_ref().map(Hub::watches);
+        self.wasi.get_or_insert_with(|| Box::new(Wasi::new(&self.log, watches)))
     }
 
     fn draw_for_wasi(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
@@ -163,6 +169,8 @@ impl random::insecure_seed::Host for CallState {
 struct Output {
     lines: CallLogger,
     level: Level,
+    /// None without a hub.
+    watches: Option<Watches>,
 }
 
 impl IsTerminal for Output {
@@ -190,9 +198,14 @@ struct LineStream {
 impl LineStream {
     /// The whole line is concealed before it is divided: a part may end in the middle of a secret.
     fn finish_line(&mut self) {
-        let Self { output: Output { lines, level }, unfinished } = self;
+        let Self { output: Output { lines, level, watches }, unfinished } = self;
+        let watches = watches.as_ref().filter(|watches| watches.is_watched());
         let line = unfinished.take();
-        parts(&lines.concealed(line.trim_end())).for_each(|part| lines.write(*level, part, &[]));
+        let line = lines.concealed(line.trim_end());
+        if *level == STDERR_LEVEL && !line.is_empty() {
+            lines.keep_stderr(&line);
+        }
+        parts(&line).for_each(|part| lines.write(*level, part, &[], watches));
     }
 }
 

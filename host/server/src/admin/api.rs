@@ -20,7 +20,7 @@ use switchboard_protocol::wire::close::Close;
 use switchboard_protocol::wire::problem::Code;
 use switchboard_releases::repository::RepositoryError;
 use switchboard_releases::signature::Signature;
-use switchboard_releases::{Deployment, Error, Origin, Outcome};
+use switchboard_releases::{Deployment, Error, Origin, Outcome, Selection, SelectionError};
 use switchboard_runtime::Load;
 
 /// The header with the signatures of the uploaded release, separated by commas, each in the form of a line in
@@ -105,6 +105,7 @@ impl<L: Load> Admin<L> {
             Endpoint::MakeToken => self.make_token(request).await,
             Endpoint::RevokeToken(name) => self.revoke_token(&name, &request).await,
             Endpoint::Audit => self.audit(&request).await,
+            Endpoint::Tail => self.tail(&request).await,
             Endpoint::Secrets => self.secrets(&request).await,
             Endpoint::SetSecret(name) => self.set_secret(&name, request).await,
             Endpoint::RemoveSecret(name) => self.remove_secret(&name, request).await,
@@ -134,9 +135,12 @@ impl<L: Load> Admin<L> {
             .await
             .unwrap_or_else(|_| Err(Code::Malformed.problem("the file did not arrive in time")))?;
         let digest = Digest::of(&file);
-        let how = match deployment {
+        let how = match &deployment {
             None => String::new(),
             Some(Deployment::Canary(percent)) => format!(", canary {percent} %"),
+            Some(Deployment::SelectiveCanary(selection, percent)) => {
+                format!(", canary {percent} % and {selection}")
+            }
             Some(Deployment::Shadow(percent)) => format!(", shadow {percent} %"),
         };
         let detail = request.detail.clone();
@@ -208,7 +212,7 @@ impl AdminRequest {
         self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    fn flag(&self, name: &str) -> Result<bool, Problem> {
+    pub(super) fn flag(&self, name: &str) -> Result<bool, Problem> {
         match self.parameter(name) {
             None | Some("false") => Ok(false),
             Some("true") => Ok(true),
@@ -260,7 +264,9 @@ async fn change(
     Ok(answers::json(200, &outcome, &id))
 }
 
-/// `?canary=10` or `?shadow=10`, in percent. Without both, the release is deployed for everybody.
+/// `?canary=10` or `?shadow=10`, in percent. A canary may select callers beside its percentage, or alone:
+/// `canary_user` (once for each), `canary_role`, `canary_tester`. Without all of them, the release is for
+/// everybody.
 fn deployment(request: &AdminRequest) -> Result<Option<Deployment>, Problem> {
     let percent = |name: &str, most: u8| {
         let Some(text) = request.parameter(name) else { return Ok(None) };
@@ -268,11 +274,17 @@ fn deployment(request: &AdminRequest) -> Result<Option<Deployment>, Problem> {
         let rule = || Code::Invalid.problem(format!("`{name}` must be 1 to {most}, in percent")).field(name);
         percent.filter(|percent| (1..=most).contains(percent)).map(Some).ok_or_else(rule)
     };
+    let users = request.query.iter().filter(|(name, _)| name == "canary_user");
+    let users = users.map(|(_, user)| user.clone()).collect();
+    let role = request.parameter("canary_role").map(str::to_owned);
+    let selection = Selection::new(users, role, request.parameter("canary_tester"))
+        .map_err(|SelectionError { parameter, rule }| Code::Invalid.problem(rule).field(parameter))?;
     match (percent("canary", 99)?, percent("shadow", 100)?) {
-        (None, None) => Ok(None),
-        (Some(percent), None) => Ok(Some(Deployment::Canary(percent))),
-        (None, Some(percent)) => Ok(Some(Deployment::Shadow(percent))),
-        (Some(_), Some(_)) => {
+        (None, None) if selection.is_empty() => Ok(None),
+        (Some(percent), None) if selection.is_empty() => Ok(Some(Deployment::Canary(percent))),
+        (percent, None) => Ok(Some(Deployment::SelectiveCanary(selection, percent.unwrap_or(0)))),
+        (None, Some(percent)) if selection.is_empty() => Ok(Some(Deployment::Shadow(percent))),
+        (_, Some(_)) => {
             Err(Code::Invalid.problem("a release is either a canary or a shadow").field("shadow"))
         }
     }

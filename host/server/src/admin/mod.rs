@@ -18,6 +18,7 @@ mod roles;
 mod route;
 mod secrets;
 mod settings;
+mod tail;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -218,7 +219,10 @@ impl<L: Load> Admin<L> {
                     request_id: id.clone(),
                     detail: request.detail.clone(),
                 };
-                info!(request_id = %id, by = %action.by.name, method = %action.method, path = action.path, "request of an operator");
+                // A watching operator asks all the time; the begin of the watch is logged.
+                if endpoint != Endpoint::Tail {
+                    info!(request_id = %id, by = %action.by.name, method = %action.method, path = action.path, "request of an operator");
+                }
                 let admin = self.clone();
                 // A slow client holds one of few connections.
                 let perform = async move {

@@ -48,6 +48,8 @@ pub(super) fn needed(method: &Method, path: &str) -> Role {
     match (is_read(method), &segments[..]) {
         // A recording holds a whole call, with the data of a user.
         (true, ["history", _, "trace"]) => Role::Deploy,
+        // Log lines and failures name users, and what handlers say about their calls.
+        (true, ["tail"]) => Role::Deploy,
         (true, _) => Role::Read,
         (false, ["releases"])
         | (false, ["handlers", _, "promote" | "rollback" | "unshadow" | "retire" | "config"])
@@ -71,6 +73,7 @@ mod tests {
             ("GET", "/admin/v1/handlers/echo/shadow", Role::Read),
             ("GET", "/admin/v1/history/7/trace", Role::Deploy),
             ("HEAD", "/admin/v1/history/7/trace", Role::Deploy),
+            ("GET", "/admin/v1/tail", Role::Deploy),
             ("POST", "/admin/v1/releases", Role::Deploy),
             ("POST", "/admin/v1/handlers/echo/rollback", Role::Deploy),
             ("POST", "/admin/v1/handlers/echo/promote", Role::Deploy),

@@ -44,6 +44,8 @@ pub(super) enum Endpoint {
     MakeToken,
     RevokeToken(String),
     Audit,
+    /// Live calls and log lines of all nodes.
+    Tail,
     /// The secrets of the fleet, without their values.
     Secrets,
     SetSecret(String),
@@ -105,6 +107,7 @@ pub(super) fn find(method: &Method, path: &str) -> Found {
             ["tokens"] => Found::MethodNotAllowed { allow: "GET, HEAD, POST" },
             ["tokens", name, "revoke"] => write(Endpoint::RevokeToken(name.to_owned())),
             ["audit"] => read(Endpoint::Audit),
+            ["tail"] => read(Endpoint::Tail),
             ["secrets"] => read(Endpoint::Secrets),
             ["secrets", name] => write(Endpoint::SetSecret(name.to_owned())),
             ["secrets", name, "remove"] => write(Endpoint::RemoveSecret(name.to_owned())),

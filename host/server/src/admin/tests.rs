@@ -20,7 +20,7 @@ use crate::calls::HttpIn;
 use switchboard_core::config::Config;
 use switchboard_core::ids::{ConnectionId, Digest, NodeId, UserId};
 use switchboard_core::shutdown::Shutdown;
-use switchboard_fanout::{ConnectionInfo, Taken, Wakes};
+use switchboard_fanout::{ConnectionInfo, Subject, Taken, Wakes};
 use switchboard_postgres::epochs::Epochs;
 use switchboard_postgres::poll::Poll;
 use switchboard_postgres::revocations;
@@ -460,6 +460,59 @@ async fn what_a_consumer_gave_up_is_listed_delivered_again_or_dropped() {
         assert_eq!(consumers["consumers"], json!([{"consumer":"notify","behind":0,"retries":1,"failed":0}]));
         assert_eq!(host.post("/admin/v1/events/x/drop", "").await.status, 404);
         assert_eq!(host.get("/admin/v1/events?state=done").await.problem(), (422, "invalid".to_owned()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_operator_watches_what_passes_the_filter_and_a_wrong_filter_is_refused() {
+    with_host(|host| async move {
+        for (query, field) in [
+            ("handler=nobody", "handler"),
+            ("user=a%00b", "user"),
+            ("trigger=http2", "trigger"),
+            ("failed=yes", "failed"),
+            ("hanlder=send", "hanlder"),
+        ] {
+            let refused = host.get(&format!("/admin/v1/tail?{query}")).await;
+            assert_eq!(refused.problem(), (422, "invalid".to_owned()), "{query}");
+            assert_eq!(refused.json()["field"], field);
+        }
+        assert_eq!(host.get("/admin/v1/tail?watch=1").await.problem(), (404, "not_found".to_owned()));
+        assert!(!host.hub.watches().is_watched());
+
+        let opened = host.get("/admin/v1/tail?failed=true&user=ana").await.json();
+        let path = format!("/admin/v1/tail?watch={}", opened["watch"].as_str().unwrap());
+        let subject = |user, is_failure| Subject {
+            handler: "send",
+            user: Some(user),
+            trigger: Some("frame"),
+            is_failure,
+        };
+        for (user, is_failure) in [("ana", false), ("bo", true), ("ana", true)] {
+            let event = || json!({ "user": user, "is_failure": is_failure }).to_string();
+            host.hub.watches().record(&subject(user, is_failure), event);
+        }
+        let taken = host.get(&path).await.json();
+        assert_eq!(taken["events"], json!([{ "user": "ana", "is_failure": true }]));
+        assert_eq!((&taken["dropped"], &taken["watch"]), (&json!(0), &opened["watch"]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_hundred_watching_operators_are_refused_beyond_the_bound() {
+    with_host(|host| async move {
+        let mut refused = 0;
+        for _ in 0..100 {
+            let answer = host.get("/admin/v1/tail").await;
+            if answer.status != 200 {
+                assert_eq!(answer.problem(), (503, "unavailable".to_owned()));
+                refused += 1;
+            }
+        }
+        assert_eq!(refused, 100 - limits::WATCHERS_MAX);
+        assert_eq!(host.get("/admin/v1/nodes").await.status, 200);
     })
     .await;
 }

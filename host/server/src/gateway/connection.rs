@@ -18,7 +18,7 @@ use super::Gateway;
 use super::in_flight::{Answered, InFlight, Progress};
 use super::permits::UserPermit;
 use super::socket::{Next, Socket};
-use crate::calls::FrameIn;
+use crate::calls::{FrameIn, HandshakeIn};
 use switchboard_contract::connection::{Closed, Opened};
 use switchboard_contract::frame::Reply;
 use switchboard_contract::types::{Problem, Push};
@@ -53,11 +53,13 @@ pub(super) struct Requests {
     handshake: RequestId,
     /// The number of frames that called a handler.
     calls: u64,
+    /// The value of the header of testers in the handshake.
+    tester: Option<Arc<str>>,
 }
 
 impl Requests {
-    pub(super) fn of(handshake: RequestId) -> Self {
-        Self { handshake, calls: 0 }
+    pub(super) fn of(handshake: RequestId, tester: Option<Arc<str>>) -> Self {
+        Self { handshake, calls: 0, tester }
     }
 
     /// The id of the frame that was called last. A connection calls one at a time.
@@ -176,8 +178,8 @@ pub(super) fn run(
         connection.finish_work().await;
         let gateway = connection.gateway.clone();
         // Everything of the connection is dropped before its end is reported.
-        if let Some((id, closed, request)) = connection.leave(code) {
-            gateway.calls.closed(id, closed, request).await;
+        if let Some((id, closed, handshake)) = connection.leave(code) {
+            gateway.calls.closed(id, closed, handshake).await;
         }
     }
 }
@@ -399,10 +401,14 @@ impl Connection {
             remote: remote.map(|remote: SocketAddr| remote.ip().to_string()).unwrap_or_default(),
         };
         let (calls, hub, connection) = (self.gateway.calls.clone(), self.gateway.hub.clone(), self.id);
-        let request_id = self.requests.handshake.clone();
+        let handshake = HandshakeIn {
+            id: self.requests.handshake.clone(),
+            roles: who.principal.roles.clone(),
+            tester: self.requests.tester.clone(),
+        };
         self.work = Some(Box::pin(async move {
             let joined = Joined { outlet: hub.open_connection(info).await, hub };
-            let pushes = calls.opened(connection, opened, request_id).await;
+            let pushes = calls.opened(connection, opened, handshake).await;
             Done::Opened { joined, pushes }
         }));
         None
@@ -426,6 +432,7 @@ impl Connection {
         let (who, outlet, calls) = (who.clone(), joined.outlet.clone(), self.gateway.calls.clone());
         self.requests.calls += 1;
         let request_id = self.requests.current(frame.id.as_ref());
+        let tester = self.requests.tester.clone();
         self.calls.get_or_insert_default().begin(|rank| {
             Box::pin(async move {
                 let Frame { frame_type, id, payload } = frame;
@@ -434,6 +441,7 @@ impl Connection {
                     frame_type: &frame_type,
                     payload,
                     caller: &who.principal,
+                    tester: tester.as_deref(),
                     connection: outlet.info().connection,
                     rank,
                 };
@@ -528,10 +536,13 @@ impl Connection {
     }
 
     /// Leaves the hub, closes the socket, and returns the notice for the handlers if the client had joined.
-    fn leave(mut self, code: u16) -> Option<(ConnectionId, Closed, RequestId)> {
+    fn leave(mut self, code: u16) -> Option<(ConnectionId, Closed, HandshakeIn)> {
         self.gateway.meters.closed(code);
         self.reached(self.stage.ended());
-        let user = self.joined?.outlet.info().user.clone();
+        let Joined { outlet, .. } = &self.joined?;
+        let user = outlet.info().user.clone();
+        // The session has ended already.
+        let roles = outlet.token().map(|who| who.principal.roles.clone()).unwrap_or_default();
         debug!(request_id = %self.requests.handshake, connection.id = %self.id, close.code = code, "connection closed");
         let closed = Closed {
             connection: self.id.to_string(),
@@ -539,7 +550,8 @@ impl Connection {
             node: self.gateway.node.to_string(),
             code,
         };
-        Some((self.id, closed, self.requests.handshake))
+        let Requests { handshake, tester, .. } = *self.requests;
+        Some((self.id, closed, HandshakeIn { id: handshake, roles, tester }))
     }
 
     fn reached(&mut self, stage: Stage) {

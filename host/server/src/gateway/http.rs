@@ -21,11 +21,11 @@ use super::bearer::bearer;
 use super::refusal::{Refusal, method_not_allowed};
 use super::remote::Remote;
 use super::{Gateway, websocket};
-use crate::calls::{HttpIn, Reach};
+use crate::calls::{HttpIn, Reach, TESTER};
 use switchboard_contract::http as contract;
 use switchboard_contract::types::Problem;
 use switchboard_core::ids::RequestId;
-use switchboard_core::limits::{BODY_BYTES_MAX, BODY_WAIT, TICKET_VALID_FOR};
+use switchboard_core::limits::{BODY_BYTES_MAX, BODY_WAIT, SELECTION_TEXT_BYTES_MAX, TICKET_VALID_FOR};
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_http::answers::{self, Answer, REQUEST_ID};
 use switchboard_protocol::session::Credentials;
@@ -96,7 +96,7 @@ async fn handled(
     }
     let query = percent::decode_query(request.uri().query().unwrap_or_default())
         .ok_or_else(|| Code::Malformed.problem("the query has an invalid percent escape"))?;
-    let headers = forwarded(request.headers());
+    let (headers, tester) = (forwarded(request.headers()), tester(request.headers()));
     let (method, path) = (method.to_owned(), path.to_owned());
     remote.slot.reading_body();
     let body = body(request).await;
@@ -110,6 +110,7 @@ async fn handled(
         headers,
         body,
         caller: caller.map(|caller| caller.principal.clone()),
+        tester,
     };
     let response = gateway.calls.http(request).await?;
     Ok(rendered(response, id))
@@ -162,9 +163,15 @@ fn is_json(headers: &HeaderMap) -> bool {
 fn forwarded(headers: &HeaderMap) -> Vec<(String, String)> {
     headers
         .iter()
-        .filter(|(name, _)| **name != AUTHORIZATION && **name != COOKIE)
+        .filter(|(name, _)| **name != AUTHORIZATION && **name != COOKIE && **name != TESTER)
         .map(|(name, value)| (name.as_str().to_owned(), text(value)))
         .collect()
+}
+
+/// The value of the header of testers. One that is too long to select a canary is dropped.
+pub(super) fn tester(headers: &HeaderMap) -> Option<Arc<str>> {
+    let value = headers.get(TESTER)?.to_str().ok()?;
+    (value.len() <= SELECTION_TEXT_BYTES_MAX).then(|| value.into())
 }
 
 /// Converts a header to text: UTF-8, or else Latin-1 with one character for each byte. No header is left out:

@@ -77,7 +77,7 @@ pub(super) async fn handshake(
         None => Identity::Anonymous(gateway.slots.anonymous(remote.address.ip(), Box::new(permit))),
     };
     let info = Handshake {
-        requests: Box::new(Requests::of(id.clone())),
+        requests: Box::new(Requests::of(id.clone(), super::http::tester(request.headers()))),
         client: Box::new(ClientInfo {
             remote: remote.address,
             user_agent: user_agent.map(|name| name.chars().take(USER_AGENT_CHARS_MAX).collect()),

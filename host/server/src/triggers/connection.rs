@@ -11,6 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::admission::admit;
 use super::batches::{Batches, Outcome};
 use super::state::Triggers;
+use crate::calls::HandshakeIn;
 use switchboard_contract::connection::{Closed, Opened, Page};
 use switchboard_contract::connection_batch::{self, Opening};
 use switchboard_contract::types::Push;
@@ -19,6 +20,7 @@ use switchboard_core::limits;
 use switchboard_core::manifest::Lifecycle;
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_fanout::Missing;
+use switchboard_releases::CallOrigin;
 use switchboard_runtime::{Call, Export, Failure, Kind, LoadedRelease, export};
 
 /// The connections of one batch are pinned to the same release, and this is its key. Two loads of the same
@@ -46,6 +48,13 @@ struct Pinned<'a> {
     request: &'a RequestId,
 }
 
+impl HandshakeIn {
+    /// The origin of a call about the connection.
+    fn origin<'a>(&'a self, user: &'a str) -> CallOrigin<'a> {
+        CallOrigin { subject: user, roles: &self.roles, tester: self.tester.as_deref() }
+    }
+}
+
 impl Pinned<'_> {
     fn call(&self) -> Call {
         Call { request: Some(self.request.clone()), ..Call::new(Some(self.connection)) }
@@ -65,13 +74,14 @@ impl Triggers {
         &self,
         connection: ConnectionId,
         opened: Opened,
-        request: RequestId,
+        handshake: HandshakeIn,
     ) -> Vec<Push> {
         let mut pushes = Vec::new();
         let opened = Arc::new(opened);
+        let request = &handshake.id;
         for entry in self.registry.current().opened() {
-            let release = &Arc::clone(entry.pick(&opened.caller.user_id));
-            let pinned = Pinned { release, connection, request: &request };
+            let release = &Arc::clone(entry.pick_for(&handshake.origin(&opened.caller.user_id)));
+            let pinned = Pinned { release, connection, request };
             let opening = match release.manifest.on.connection.opened {
                 Lifecycle::Unbound => continue,
                 Lifecycle::Single => self.open_single(&pinned, &opened).await,
@@ -175,13 +185,13 @@ impl Triggers {
         &self,
         connection: ConnectionId,
         closed: Closed,
-        request: RequestId,
+        handshake: HandshakeIn,
     ) {
         self.touches.forget(connection);
         let closed = Arc::new(closed);
         for entry in self.registry.current().closed() {
-            let release = &Arc::clone(entry.pick(&closed.user_id));
-            let pinned = Pinned { release, connection, request: &request };
+            let release = &Arc::clone(entry.pick_for(&handshake.origin(&closed.user_id)));
+            let pinned = Pinned { release, connection, request: &handshake.id };
             match release.manifest.on.connection.closed {
                 Lifecycle::Unbound => {}
                 Lifecycle::Single => {

@@ -9,20 +9,22 @@ use crate::calls::FrameIn;
 use switchboard_contract::frame::{Reply, Request};
 use switchboard_contract::types::Problem;
 use switchboard_protocol::wire::problem::Code;
+use switchboard_releases::CallOrigin;
 use switchboard_runtime::{Call, export};
 
 impl Triggers {
     pub(super) async fn answer_frame(&self, frame: FrameIn<'_>) -> Result<Option<Reply>, Problem> {
-        let FrameIn { id, frame_type, payload, caller, connection, mut rank } = frame;
+        let FrameIn { id, frame_type, payload, caller, tester, connection, mut rank } = frame;
         let bindings = self.registry.current();
         let Some(route) = bindings.frame(frame_type) else {
             return Err(Code::Malformed.problem("no handler takes frames of this type").field("type"));
         };
         self.touches.acts(connection, route.canonical);
-        let release = Arc::clone(route.entry.pick(&caller.user_id));
+        let origin = CallOrigin { subject: &caller.user_id, roles: &caller.roles, tester };
+        let release = Arc::clone(route.entry.pick_for(&origin));
         let is_pipelined = release.manifest.is_pipelined(route.canonical);
         let mut call = Call { request: Some(id.clone()), ..Call::new(Some(connection)) };
-        let hooks = PinnedHooks::of(&bindings, route.canonical, &caller.user_id);
+        let hooks = PinnedHooks::of(&bindings, route.canonical, &origin);
         let mut request = Request {
             id: call.id.to_string(),
             frame_type: route.canonical.to_owned(),

@@ -18,6 +18,7 @@ use switchboard_core::ids::RequestId;
 use switchboard_core::limits;
 use switchboard_core::manifest::OnFailure;
 use switchboard_protocol::wire::problem::Code;
+use switchboard_releases::CallOrigin;
 use switchboard_releases::registry::{Hook, RoutingTable};
 use switchboard_runtime::{Call, LoadedRelease, export};
 use switchboard_telemetry::spans;
@@ -43,15 +44,14 @@ pub(super) struct Action<'a> {
 }
 
 impl PinnedHooks {
-    /// Returns `None` for an action without hooks. Then it costs one look-up. The subject is the user, or the
-    /// call if there is none.
-    pub(super) fn of(bindings: &RoutingTable, action: &str, subject: &str) -> Option<Self> {
+    /// Returns `None` for an action without hooks. Then it costs one look-up.
+    pub(super) fn of(bindings: &RoutingTable, action: &str, origin: &CallOrigin<'_>) -> Option<Self> {
         let hooks = bindings.hooks(action);
         if hooks.is_empty() {
             return None;
         }
         let pin = |hook: &Hook| PinnedHook {
-            release: Arc::clone(hook.entry.pick(subject)),
+            release: Arc::clone(hook.entry.pick_for(origin)),
             on_failure: hook.on_failure,
         };
         Some(Self { action: action.to_owned(), hooks: hooks.iter().map(pin).collect() })

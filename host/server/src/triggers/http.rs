@@ -12,6 +12,7 @@ use switchboard_core::ids::RequestId;
 use switchboard_core::manifest::OPERATORS;
 use switchboard_protocol::wire::percent;
 use switchboard_protocol::wire::problem::Code;
+use switchboard_releases::CallOrigin;
 use switchboard_releases::registry::Found;
 use switchboard_runtime::export::{self, Calls as _};
 use switchboard_runtime::{Call, LoadedRelease};
@@ -60,11 +61,15 @@ impl Triggers {
             .ok_or_else(|| Code::Malformed.problem("the path contains a wrong percent escape"))?;
 
         let call = Call { request: Some(request.id.clone()), ..Call::new(None) };
-        let user = request.caller.as_ref().map(|caller| caller.user_id.as_str());
-        let subject = user.unwrap_or(&call.id);
-        let release = Arc::clone(route.entry.pick(subject));
+        let caller = request.caller.as_ref();
+        let origin = CallOrigin {
+            subject: caller.map(|caller| caller.user_id.as_str()).unwrap_or(&call.id),
+            roles: caller.map(|caller| caller.roles.as_slice()).unwrap_or_default(),
+            tester: request.tester.as_deref(),
+        };
+        let release = Arc::clone(route.entry.pick_for(&origin));
         let pattern = route.pattern.to_owned();
-        let hooks = route.action.and_then(|action| PinnedHooks::of(&bindings, action, subject));
+        let hooks = route.action.and_then(|action| PinnedHooks::of(&bindings, action, &origin));
         drop(bindings);
 
         let id = request.id;

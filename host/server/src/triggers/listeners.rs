@@ -4,12 +4,12 @@
 use futures_util::future::BoxFuture;
 
 use super::state::Triggers;
-use crate::calls::{ClientCalls, FrameIn, HttpIn, OperatorCalls, Reach};
+use crate::calls::{ClientCalls, FrameIn, HandshakeIn, HttpIn, OperatorCalls, Reach};
 use switchboard_contract::connection::{Closed, Opened};
 use switchboard_contract::frame::Reply;
 use switchboard_contract::http::Response;
 use switchboard_contract::types::{Problem, Push};
-use switchboard_core::ids::{ConnectionId, RequestId, UserId};
+use switchboard_core::ids::{ConnectionId, UserId};
 
 impl ClientCalls for Triggers {
     fn reach(&self, method: &str, path: &str) -> Reach {
@@ -24,17 +24,17 @@ impl ClientCalls for Triggers {
         &self,
         connection: ConnectionId,
         opened: Opened,
-        request: RequestId,
+        handshake: HandshakeIn,
     ) -> BoxFuture<'_, Vec<Push>> {
-        Box::pin(self.call_open_handlers(connection, opened, request))
+        Box::pin(self.call_open_handlers(connection, opened, handshake))
     }
 
     fn frame<'a>(&'a self, frame: FrameIn<'a>) -> BoxFuture<'a, Result<Option<Reply>, Problem>> {
         Box::pin(self.answer_frame(frame))
     }
 
-    fn closed(&self, connection: ConnectionId, closed: Closed, request: RequestId) -> BoxFuture<'_, ()> {
-        Box::pin(self.call_close_handlers(connection, closed, request))
+    fn closed(&self, connection: ConnectionId, closed: Closed, handshake: HandshakeIn) -> BoxFuture<'_, ()> {
+        Box::pin(self.call_close_handlers(connection, closed, handshake))
     }
 
     fn touch(&self, connection: ConnectionId, user: &UserId, active: bool) {

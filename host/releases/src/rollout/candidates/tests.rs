@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::super::super::registry::Entry;
 use super::super::tests::Node;
 use super::*;
+use crate::selection::CallOrigin;
 use switchboard_core::ids::Digest;
 use switchboard_recording::{Exchange, Outcome as Ended, Recording};
 use switchboard_runtime::{Caller, Ending, Kind, Observable, Trigger, Used};
@@ -286,6 +287,48 @@ async fn a_shadow_is_shown_a_sample_and_what_differs_is_written_down() {
         for node in nodes {
             node.stop().await;
         }
+    })
+    .await;
+}
+
+/// Makes this release a canary for one user and a role.
+async fn select(node: &Node, file: &Bytes, user: &str) -> Outcome {
+    let selection = Selection::new(vec![user.to_owned()], Some("beta".to_owned()), None).unwrap();
+    let how = Deployment::SelectiveCanary(selection, 0);
+    node.rollout.deployer.deploy_beside(file.clone(), how, Origin::new("ana", None)).await.unwrap()
+}
+
+#[tokio::test]
+async fn every_node_gives_the_canary_to_the_selected_callers_until_it_ends() {
+    with_database(|pool| async move {
+        let nodes = three(&pool).await;
+        let (first, second) = (file("send", SEND, "first"), file("send", SEND, "second"));
+        nodes[0].deploy(&first).await.unwrap();
+        let gets_it = |node: &Node, user: &str, roles: &[String]| {
+            let (entry, origin) = (entry(node), CallOrigin { roles, ..CallOrigin::of(user) });
+            !std::sync::Arc::ptr_eq(entry.pick_for(&origin), &entry.running)
+        };
+        let beta = ["beta".to_owned()];
+        let outcome = select(&nodes[0], &second, "ana").await;
+        assert!(outcome.complete && outcome.percent == Some(0), "{outcome:?}");
+        for node in &nodes {
+            assert!(gets_it(node, "ana", &[]) && gets_it(node, "bo", &beta) && !gets_it(node, "bo", &[]));
+        }
+        // Another selection replaces it, and the end of the canary ends it.
+        assert!(select(&nodes[0], &second, "bo").await.complete);
+        assert!(nodes.iter().all(|node| gets_it(node, "bo", &[]) && !gets_it(node, "ana", &[])));
+        nodes[1].rollout.deployer.rollback("send", None, Origin::new("ana", None)).await.unwrap();
+        assert!(nodes.iter().all(|node| canary(node).is_none() && !gets_it(node, "bo", &beta)));
+        let history = nodes[0].rollout.repository().history(Some("send")).await.unwrap();
+        let selection = history[1].selection.as_ref().map(ToString::to_string);
+        assert_eq!(selection.as_deref(), Some("user bo, role beta"));
+        let outcome = nodes[0]
+            .rollout
+            .deployer
+            .deploy_beside(second.clone(), Deployment::Canary(1), Origin::new("ana", None))
+            .await
+            .unwrap();
+        assert!(outcome.complete && nodes.iter().all(|node| !gets_it(node, "bo", &beta)), "{outcome:?}");
     })
     .await;
 }

@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
-use crate::calls::{ClientCalls, FrameIn, HttpIn, Reach};
+use crate::calls::{ClientCalls, FrameIn, HandshakeIn, HttpIn, Reach};
 use crate::gateway::auth::Auth;
 use crate::gateway::{Gateway, Tickets};
 use switchboard_contract::channels::Target;
@@ -28,7 +28,7 @@ use switchboard_contract::frame::{Reply, Subscription};
 use switchboard_contract::http as contract;
 use switchboard_contract::types::{Problem, Push};
 use switchboard_core::config::Config;
-use switchboard_core::ids::{Address, ConnectionId, NodeId, RequestId, UserId};
+use switchboard_core::ids::{Address, ConnectionId, NodeId, UserId};
 use switchboard_core::shutdown::Shutdown;
 use switchboard_core::timestamp;
 use switchboard_fanout::{Hub, Wakes};
@@ -108,6 +108,7 @@ impl ClientCalls for Handlers {
                 "id": &*request.id,
                 "method": request.method,
                 "query": request.query,
+                "tester": request.tester.as_deref(),
                 "headers": request.headers.iter().map(|(name, _)| name).collect::<Vec<_>>(),
                 "body": String::from_utf8(request.body.to_vec()).unwrap(),
                 "caller": request.caller.map(|caller| caller.user_id),
@@ -116,7 +117,7 @@ impl ClientCalls for Handlers {
         })
     }
 
-    fn opened(&self, connection: ConnectionId, opened: Opened, _: RequestId) -> BoxFuture<'_, Vec<Push>> {
+    fn opened(&self, connection: ConnectionId, opened: Opened, _: HandshakeIn) -> BoxFuture<'_, Vec<Push>> {
         let Opened { caller, user_agent, remote, .. } = opened;
         self.rooms.connections.lock().unwrap().insert(caller.user_id.clone(), connection);
         self.events.send(ConnectionEvent::Opened { user: caller.user_id, user_agent, remote }).unwrap();
@@ -169,7 +170,7 @@ impl ClientCalls for Handlers {
         })
     }
 
-    fn closed(&self, connection: ConnectionId, closed: Closed, _: RequestId) -> BoxFuture<'_, ()> {
+    fn closed(&self, connection: ConnectionId, closed: Closed, _: HandshakeIn) -> BoxFuture<'_, ()> {
         let is_in_hub = self.hub.connections().iter().any(|(id, _)| *id == connection);
         assert!(!is_in_hub, "the handlers are notified after the connection has left the hub");
         // At the end of a test there is no receiver any more.

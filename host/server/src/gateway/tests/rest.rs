@@ -17,6 +17,7 @@ async fn a_request_reaches_its_handler_without_its_credentials() {
         ("content-type", "Application/JSON; charset=utf-8"),
         ("x-request-id", "mine-1"),
         ("idempotency-key", "k"),
+        ("x-switchboard-tester", "correct-horse"),
     ];
     let answer = server.rest("POST", "/api/v1/echo?q=con+duong&q=%C4%91", &headers, r#"{"a":1}"#).await;
     assert_eq!((answer.status, answer.headers["content-type"].as_str()), (200, "application/json"));
@@ -29,6 +30,12 @@ async fn a_request_reaches_its_handler_without_its_credentials() {
     assert!(
         names.contains("idempotency-key") && !names.contains("authorization") && !names.contains("cookie")
     );
+    assert!(!names.contains("tester"), "no recording of the call may have the value: {names}");
+    assert_eq!(seen["tester"], "correct-horse");
+    let value = "x".repeat(65);
+    let long = [("x-switchboard-tester", value.as_str()), headers[0]];
+    let answer = server.rest("POST", "/api/v1/echo", &long, "").await;
+    assert!(answer.json()["tester"].is_null(), "a longer value selects nothing");
 }
 
 #[tokio::test]
