@@ -75,10 +75,10 @@ impl Selection {
             return wrong("canary_user", format!("`{user}` is not a user id"));
         }
         for (parameter, name) in [("canary_role", &role), ("canary_group", &group)] {
-            let fits = |name: &String| (1..=limits::SELECTION_GROUP_BYTES_MAX).contains(&name.len());
-            if !name.as_ref().is_none_or(fits) {
-                let most = limits::SELECTION_GROUP_BYTES_MAX;
-                return wrong(parameter, format!("`{parameter}` has 1 to {most} bytes"));
+            let most = limits::SELECTION_GROUP_BYTES_MAX;
+            let fits = |name: &str| (1..=most).contains(&name.len()) && !name.chars().any(char::is_control);
+            if name.as_deref().is_some_and(|name| !fits(name)) {
+                return wrong(parameter, format!("`{parameter}` has 1 to {most} bytes without line breaks"));
             }
         }
         let is_value = |text: &str| {
@@ -181,7 +181,9 @@ mod tests {
         let many = vec!["ana".to_owned(); limits::SELECTION_USERS_MAX + 1];
         assert_eq!(parameter(many, None, None), "canary_user");
         assert_eq!(parameter(vec![String::new()], None, None), "canary_user");
-        assert_eq!(parameter(Vec::new(), Some(""), None), "canary_role");
+        for role in ["", "a\0b", "a\nb"] {
+            assert_eq!(parameter(Vec::new(), Some(role), None), "canary_role");
+        }
         let long = "x".repeat(limits::SELECTION_GROUP_BYTES_MAX + 1);
         let refused = Selection::new(Vec::new(), None, Some(long.clone()), None).unwrap_err();
         assert_eq!(refused.parameter, "canary_group");
