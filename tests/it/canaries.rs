@@ -85,15 +85,19 @@ async fn a_canary_answers_selected_users_a_role_and_testers_on_every_node_and_no
         let other = host.another_node().await;
         host.admin.release(&moody("fine", "first")).await;
         let second = moody("fine", "second");
-        let selected = "canary_user=ana&canary_user=a,b&canary_role=beta&canary_tester=correct-horse";
+        let selected = "canary_user=ana&canary_user=a,b&canary_role=beta&canary_group=staff\
+                        &canary_tester=correct-horse";
         let outcome = host.admin.try_out(&second, selected).await.expect(200);
         assert_eq!((&outcome["complete"], &outcome["percent"]), (&json!(true), &json!(0)), "{outcome}");
         let beta = Token::of("eve").roles(&["beta"]).sign();
+        let staff = Token::of("mia").claim("groups", json!(["other", "staff"])).sign();
         for node in [&*host, &other] {
             assert_eq!(answered(node, "ana").await, "second");
             assert_eq!(answered(node, "a,b").await, "second");
-            let of_role = node.rest_with(beta.clone()).get(PATH).await.expect(200);
-            assert_eq!(of_role["says"], "second");
+            for token in [&beta, &staff] {
+                let of_group = node.rest_with(token.clone()).get(PATH).await.expect(200);
+                assert_eq!(of_group["says"], "second");
+            }
             for (value, says) in [("correct-horse", "second"), ("wrong-horse", "first")] {
                 let header = [("x-switchboard-tester", value)];
                 let answer = node.rest("bo").send(Method::GET, PATH, &header, "").await.expect(200);
@@ -103,7 +107,7 @@ async fn a_canary_answers_selected_users_a_role_and_testers_on_every_node_and_no
         }
 
         // The operators see whom it selects, and nobody sees the value of testers.
-        let shown = "canary 0 % and users ana, a,b, role beta, testers";
+        let shown = "canary 0 % and users ana, a,b, role beta, group staff, testers";
         let audit = host.admin.rest().get("/admin/v1/audit?limit=5").await.expect(200).to_string();
         assert!(audit.contains(shown) && !audit.contains("horse"), "{audit}");
         let (_, status) = host.switchboard(&["status", "--json"]).await;
@@ -254,6 +258,7 @@ async fn a_canary_that_could_not_run_is_refused() {
         for (wrong, field) in [
             ("canary_user=", "canary_user"),
             ("canary_role=", "canary_role"),
+            ("canary_group=a&canary_group=b", "canary_group"),
             ("canary=5&canary_tester=short", "canary_tester"),
             ("shadow=5&canary_user=ana", "shadow"),
         ] {

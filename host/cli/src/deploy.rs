@@ -27,9 +27,10 @@ pub(crate) struct Args {
     /// Users who get it, beside the percentage or without one: `--canary-users ana,bo`. It is a canary too.
     #[arg(long, value_name = "USER", value_delimiter = ',', conflicts_with = "shadow")]
     canary_users: Vec<String>,
-    /// Users whose token has this role get it too.
-    #[arg(long, value_name = "ROLE", conflicts_with = "shadow")]
-    canary_role: Option<String>,
+    /// Users whose token has this value in its claim `roles` or `groups` get it too. May be given once for
+    /// each claim.
+    #[arg(long, value_name = "CLAIM=VALUE", value_parser = group, conflicts_with = "shadow")]
+    canary_group: Vec<(&'static str, String)>,
     /// Clients that send the header `x-switchboard-tester` with this value get it too. The value has 8 to 64
     /// characters that nobody can guess; the fleet does not keep it.
     #[arg(long, value_name = "VALUE", conflicts_with = "shadow")]
@@ -78,11 +79,11 @@ impl Args {
         let parameter = |name: &str, value: &str| format!("{name}={}", page::escape(value));
         let percent = |name, percent: u8| parameter(name, &percent.to_string());
         let users = self.canary_users.iter().map(|user| parameter("canary_user", user));
-        let role = self.canary_role.iter().map(|role| parameter("canary_role", role));
+        let groups = self.canary_group.iter().map(|(name, value)| parameter(name, value));
         let tester = self.canary_tester.iter().map(|value| parameter("canary_tester", value));
         let canary = self.canary.map(|share| percent("canary", share));
         let shadow = self.shadow.map(|share| percent("shadow", share));
-        canary.into_iter().chain(users).chain(role).chain(tester).chain(shadow).collect()
+        canary.into_iter().chain(users).chain(groups).chain(tester).chain(shadow).collect()
     }
 }
 
@@ -91,6 +92,15 @@ fn percent<const MOST: u8>(text: &str) -> Result<u8, String> {
     let percent = text.strip_suffix('%').unwrap_or(text).parse().ok();
     let percent = percent.filter(|percent| (1..=MOST).contains(percent));
     percent.ok_or_else(|| format!("it is 1% to {MOST}%"))
+}
+
+/// `roles=beta` or `groups=staff`, as the parameter and its value.
+fn group(text: &str) -> Result<(&'static str, String), String> {
+    match text.split_once('=') {
+        Some(("roles", role)) => Ok(("canary_role", role.to_owned())),
+        Some(("groups", group)) => Ok(("canary_group", group.to_owned())),
+        _ => Err("it is roles=VALUE or groups=VALUE: a node keeps no other claim".to_owned()),
+    }
 }
 
 /// A release and its signatures.
@@ -181,6 +191,15 @@ mod tests {
             percent::<99>(wrong).unwrap_err();
         }
         assert_eq!(percent::<100>("100%"), Ok(100));
+    }
+
+    #[test]
+    fn a_group_is_of_a_claim_that_nodes_keep() {
+        assert_eq!(group("roles=beta"), Ok(("canary_role", "beta".to_owned())));
+        assert_eq!(group("groups=cn=staff"), Ok(("canary_group", "cn=staff".to_owned())));
+        for wrong in ["beta", "scope=beta", ""] {
+            group(wrong).unwrap_err();
+        }
     }
 
     #[test]

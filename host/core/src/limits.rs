@@ -726,9 +726,11 @@ pub const ARTIFACT_BYTES_MAX: u64 = 256 * 1024 * 1024;
 pub const HANDLERS_MAX: usize = 256;
 /// Maximum number of users whom a canary selects by name. A deploy with more is refused.
 pub const SELECTION_USERS_MAX: usize = 100;
-/// Maximum length of the role that a canary selects, and of the value of the header of testers. A deploy with
-/// a longer one is refused; a header with a longer value selects nobody.
-pub const SELECTION_TEXT_BYTES_MAX: usize = 64;
+/// Maximum length of the role or group that a canary selects. A deploy with a longer one is refused.
+pub const SELECTION_GROUP_BYTES_MAX: usize = 256;
+/// Maximum length of the value of the header of testers. A deploy with a longer one is refused; a header with
+/// a longer value selects nobody.
+pub const SELECTION_TESTER_BYTES_MAX: usize = 64;
 /// Minimum length of the value of the header of testers, so that nobody guesses it by accident. A deploy with
 /// a shorter one is refused.
 pub const SELECTION_TESTER_BYTES_MIN: usize = 8;
@@ -899,6 +901,8 @@ pub const CONNECTION_TIMER_MAX: Duration = Duration::from_secs(90);
 /// Maximum length of a token. A longer one is refused without a check. 200 groups with names of 100
 /// characters fit.
 pub const TOKEN_BYTES_MAX: usize = 32 * 1024;
+/// Maximum number of names in the claim `groups` by which a canary can select a user. The rest is ignored.
+pub const TOKEN_GROUPS_MAX: usize = 256;
 /// Maximum length of a token's `jti`. A token with a longer one is refused.
 pub const SESSION_ID_CHARS_MAX: usize = 128;
 /// Maximum number of cached verified tokens, by digest. At the bound the least recently used are forgotten,

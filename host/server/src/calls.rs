@@ -58,6 +58,8 @@ pub struct HttpIn {
     pub headers: Vec<(String, String)>,
     pub body: Bytes,
     pub caller: Option<Principal>,
+    /// The caller's groups (`Credentials::groups`). No handler gets them.
+    pub groups: Box<[u64]>,
     /// The value of [`TESTER`], which is not among the headers.
     pub tester: Option<Arc<str>>,
 }
@@ -67,6 +69,7 @@ pub struct HandshakeIn {
     pub id: RequestId,
     /// The roles of the user, in the present token.
     pub roles: Vec<String>,
+    pub groups: Box<[u64]>,
     pub tester: Option<Arc<str>>,
 }
 
@@ -84,6 +87,7 @@ pub struct FrameIn<'a> {
     pub frame_type: &'a str,
     pub payload: String,
     pub caller: &'a Principal,
+    pub groups: &'a [u64],
     /// The value of [`TESTER`] in the handshake of the connection.
     pub tester: Option<&'a str>,
     pub connection: ConnectionId,

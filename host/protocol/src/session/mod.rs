@@ -33,6 +33,9 @@ use switchboard_core::timestamp;
 pub struct Credentials {
     pub user: UserId,
     pub principal: Principal,
+    /// Hashes (FNV-1a) of the names in the claim `groups`, by which a canary may select users. Handlers do
+    /// not get them. The names themselves could have 32 KiB for each connection.
+    pub groups: Box<[u64]>,
     /// `exp`, in milliseconds since 1970 UTC.
     pub expires_ms: u64,
     /// `iat`, in milliseconds since 1970 UTC. 0 when the token has none; then it is older than any
@@ -47,7 +50,8 @@ impl Credentials {
     pub fn bytes(&self) -> usize {
         let texts = [&self.principal.user_id, &self.principal.session_id].into_iter();
         let texts = texts.chain(&self.principal.name).chain(&self.principal.roles);
-        texts.map(|text| size_of::<String>() + text.len()).sum::<usize>() + size_of::<Self>()
+        let texts = texts.map(|text| size_of::<String>() + text.len()).sum::<usize>();
+        texts + size_of_val(&*self.groups) + size_of::<Self>()
     }
 }
 

@@ -35,6 +35,7 @@ fn credentials(user: &str, session_id: &str, lasts: Duration) -> Arc<Credentials
             roles: Vec::new(),
             session_id: session_id.to_owned(),
         },
+        groups: Box::default(),
         expires_ms: UNIX_MS + lasts.as_millis() as u64,
         issued_ms: 0,
         renewed_as: None,

@@ -176,7 +176,9 @@ fn a_canary_answers_whom_it_selects_beside_its_share_and_stays_the_same_while_no
     let running = send().running.clone();
     let trial = || Candidate { digest: digest(), release: running.clone(), percent: 0 };
     let canary = Candidate { release: send().running.clone(), ..trial() };
-    let select = |user: &str| Selection::new(vec![user.to_owned()], Some("beta".to_owned()), None).unwrap();
+    let select = |user: &str| {
+        Selection::new(vec![user.to_owned()], Some("beta".to_owned()), None, None).unwrap()
+    };
     let mut entry = Entry::new("send-message", digest(), 1, running.clone());
     entry.set_canary(canary, select("ana"), None);
     let release = &entry.canary.as_ref().unwrap().candidate.release;

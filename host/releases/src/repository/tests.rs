@@ -163,7 +163,7 @@ async fn a_canary_that_was_taken_back_leaves_its_report_and_does_not_count_as_ru
             (kept(&repository, "echo", "first").await, kept(&repository, "echo", "second").await);
         switched(&repository, deploy("echo", first, 0)).await;
         let share = Some(TrafficShare { digest: second, percent: 10 });
-        let selection = Selection::new(vec!["ana".to_owned()], None, Some("correct-horse")).unwrap();
+        let selection = Selection::new(vec!["ana".to_owned()], None, None, Some("correct-horse")).unwrap();
         let to = Running { canary: share, selection: selection.clone(), ..running("echo", first, 1) };
         let canary = Change {
             action: Action::Canary,

@@ -265,8 +265,8 @@ async fn change(
 }
 
 /// `?canary=10` or `?shadow=10`, in percent. A canary may select callers beside its percentage, or alone:
-/// `canary_user` (once for each), `canary_role`, `canary_tester`. Without all of them, the release is for
-/// everybody.
+/// `canary_user` (once for each), `canary_role`, `canary_group`, `canary_tester`. Without all of them, the
+/// release is for everybody.
 fn deployment(request: &AdminRequest) -> Result<Option<Deployment>, Problem> {
     let percent = |name: &str, most: u8| {
         let Some(text) = request.parameter(name) else { return Ok(None) };
@@ -276,8 +276,15 @@ fn deployment(request: &AdminRequest) -> Result<Option<Deployment>, Problem> {
     };
     let users = request.query.iter().filter(|(name, _)| name == "canary_user");
     let users = users.map(|(_, user)| user.clone()).collect();
-    let role = request.parameter("canary_role").map(str::to_owned);
-    let selection = Selection::new(users, role, request.parameter("canary_tester"))
+    let once = |parameter: &str| {
+        let mut values = request.query.iter().filter(|(name, _)| name == parameter);
+        match (values.next(), values.next()) {
+            (first, None) => Ok(first.map(|(_, value)| value.clone())),
+            _ => Err(Code::Invalid.problem(format!("`{parameter}` may be given once")).field(parameter)),
+        }
+    };
+    let (role, group) = (once("canary_role")?, once("canary_group")?);
+    let selection = Selection::new(users, role, group, request.parameter("canary_tester"))
         .map_err(|SelectionError { parameter, rule }| Code::Invalid.problem(rule).field(parameter))?;
     match (percent("canary", 99)?, percent("shadow", 100)?) {
         (None, None) if selection.is_empty() => Ok(None),

@@ -34,6 +34,7 @@ impl AdminRequest {
             headers: vec![("content-type".to_owned(), "application/json".to_owned())],
             body,
             caller: Some(caller),
+            groups: Box::default(),
             tester: None,
         })
     }

@@ -404,6 +404,7 @@ impl Connection {
         let handshake = HandshakeIn {
             id: self.requests.handshake.clone(),
             roles: who.principal.roles.clone(),
+            groups: who.groups.clone(),
             tester: self.requests.tester.clone(),
         };
         self.work = Some(Box::pin(async move {
@@ -441,6 +442,7 @@ impl Connection {
                     frame_type: &frame_type,
                     payload,
                     caller: &who.principal,
+                    groups: &who.groups,
                     tester: tester.as_deref(),
                     connection: outlet.info().connection,
                     rank,
@@ -542,7 +544,9 @@ impl Connection {
         let Joined { outlet, .. } = &self.joined?;
         let user = outlet.info().user.clone();
         // The session has ended already.
-        let roles = outlet.token().map(|who| who.principal.roles.clone()).unwrap_or_default();
+        let who = outlet.token();
+        let (roles, groups) =
+            who.map(|who| (who.principal.roles.clone(), who.groups.clone())).unwrap_or_default();
         debug!(request_id = %self.requests.handshake, connection.id = %self.id, close.code = code, "connection closed");
         let closed = Closed {
             connection: self.id.to_string(),
@@ -551,7 +555,7 @@ impl Connection {
             code,
         };
         let Requests { handshake, tester, .. } = *self.requests;
-        Some((self.id, closed, HandshakeIn { id: handshake, roles, tester }))
+        Some((self.id, closed, HandshakeIn { id: handshake, roles, groups, tester }))
     }
 
     fn reached(&mut self, stage: Stage) {

@@ -25,7 +25,7 @@ use crate::calls::{HttpIn, Reach, TESTER};
 use switchboard_contract::http as contract;
 use switchboard_contract::types::Problem;
 use switchboard_core::ids::RequestId;
-use switchboard_core::limits::{BODY_BYTES_MAX, BODY_WAIT, SELECTION_TEXT_BYTES_MAX, TICKET_VALID_FOR};
+use switchboard_core::limits::{BODY_BYTES_MAX, BODY_WAIT, SELECTION_TESTER_BYTES_MAX, TICKET_VALID_FOR};
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_http::answers::{self, Answer, REQUEST_ID};
 use switchboard_protocol::session::Credentials;
@@ -109,6 +109,7 @@ async fn handled(
         query,
         headers,
         body,
+        groups: caller.as_ref().map(|caller| caller.groups.clone()).unwrap_or_default(),
         caller: caller.map(|caller| caller.principal.clone()),
         tester,
     };
@@ -171,7 +172,7 @@ fn forwarded(headers: &HeaderMap) -> Vec<(String, String)> {
 /// The value of the header of testers. One that is too long to select a canary is dropped.
 pub(super) fn tester(headers: &HeaderMap) -> Option<Arc<str>> {
     let value = headers.get(TESTER)?.to_str().ok()?;
-    (value.len() <= SELECTION_TEXT_BYTES_MAX).then(|| value.into())
+    (value.len() <= SELECTION_TESTER_BYTES_MAX).then(|| value.into())
 }
 
 /// Converts a header to text: UTF-8, or else Latin-1 with one character for each byte. No header is left out:

@@ -25,6 +25,9 @@ pub struct Tickets(Redis);
 #[derive(Serialize, Deserialize)]
 struct TicketContent {
     principal: Principal,
+    /// Absent in a ticket of a node of the version before.
+    #[serde(default)]
+    groups: Box<[u64]>,
     expires_ms: u64,
     issued_ms: u64,
 }
@@ -39,6 +42,7 @@ impl Tickets {
         let ticket: String = rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect();
         let content = TicketContent {
             principal: who.principal.clone(),
+            groups: who.groups.clone(),
             expires_ms: who.expires_ms,
             issued_ms: who.issued_ms,
         };
@@ -79,10 +83,11 @@ impl Tickets {
         let used = || Code::Unauthorized.problem("the ticket is unknown, used or too old");
         match self.command(&["GETDEL", &key(ticket)]).await?.as_slice() {
             [Node::Text(content)] => {
-                let TicketContent { principal, expires_ms, issued_ms } =
+                let TicketContent { principal, groups, expires_ms, issued_ms } =
                     serde_json::from_str(content).map_err(|_| used())?;
                 let user = UserId::parse(&principal.user_id).ok_or_else(used)?;
-                Ok(Arc::new(Credentials { user, principal, expires_ms, issued_ms, renewed_as: None }))
+                let renewed_as = None;
+                Ok(Arc::new(Credentials { user, principal, groups, expires_ms, issued_ms, renewed_as }))
             }
             _ => Err(used()),
         }

@@ -100,6 +100,7 @@ mod tests {
                 roles: Vec::new(),
                 session_id: jti.to_owned(),
             },
+            groups: Box::default(),
             expires_ms: 0,
             issued_ms,
             renewed_as: None,

@@ -50,6 +50,7 @@ fn ana(issued_ms: u64) -> Arc<Credentials> {
             roles: Vec::new(),
             session_id: format!("j{issued_ms}"),
         },
+        groups: Box::default(),
         expires_ms: u64::MAX,
         issued_ms,
         renewed_as: None,

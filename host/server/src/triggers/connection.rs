@@ -51,7 +51,8 @@ struct Pinned<'a> {
 impl HandshakeIn {
     /// The origin of a call about the connection.
     fn origin<'a>(&'a self, user: &'a str) -> CallOrigin<'a> {
-        CallOrigin { subject: user, roles: &self.roles, tester: self.tester.as_deref() }
+        let Self { roles, groups, tester, .. } = self;
+        CallOrigin { subject: user, roles, groups, tester: tester.as_deref() }
     }
 }
 

@@ -14,13 +14,13 @@ use switchboard_runtime::{Call, export};
 
 impl Triggers {
     pub(super) async fn answer_frame(&self, frame: FrameIn<'_>) -> Result<Option<Reply>, Problem> {
-        let FrameIn { id, frame_type, payload, caller, tester, connection, mut rank } = frame;
+        let FrameIn { id, frame_type, payload, caller, groups, tester, connection, mut rank } = frame;
         let bindings = self.registry.current();
         let Some(route) = bindings.frame(frame_type) else {
             return Err(Code::Malformed.problem("no handler takes frames of this type").field("type"));
         };
         self.touches.acts(connection, route.canonical);
-        let origin = CallOrigin { subject: &caller.user_id, roles: &caller.roles, tester };
+        let origin = CallOrigin { subject: &caller.user_id, roles: &caller.roles, groups, tester };
         let release = Arc::clone(route.entry.pick_for(&origin));
         let is_pipelined = release.manifest.is_pipelined(route.canonical);
         let mut call = Call { request: Some(id.clone()), ..Call::new(Some(connection)) };

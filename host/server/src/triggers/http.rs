@@ -65,6 +65,7 @@ impl Triggers {
         let origin = CallOrigin {
             subject: caller.map(|caller| caller.user_id.as_str()).unwrap_or(&call.id),
             roles: caller.map(|caller| caller.roles.as_slice()).unwrap_or_default(),
+            groups: &request.groups,
             tester: request.tester.as_deref(),
         };
         let release = Arc::clone(route.entry.pick_for(&origin));

@@ -293,7 +293,7 @@ async fn a_shadow_is_shown_a_sample_and_what_differs_is_written_down() {
 
 /// Makes this release a canary for one user and a role.
 async fn select(node: &Node, file: &Bytes, user: &str) -> Outcome {
-    let selection = Selection::new(vec![user.to_owned()], Some("beta".to_owned()), None).unwrap();
+    let selection = Selection::new(vec![user.to_owned()], Some("beta".to_owned()), None, None).unwrap();
     let how = Deployment::SelectiveCanary(selection, 0);
     node.rollout.deployer.deploy_beside(file.clone(), how, Origin::new("ana", None)).await.unwrap()
 }

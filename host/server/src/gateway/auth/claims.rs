@@ -2,11 +2,13 @@
 //! parameter.
 
 use serde::Deserialize;
+use serde_json::Value;
 use uuid::Uuid;
 
 use switchboard_contract::types::{Principal, Problem};
+use switchboard_core::hash::fnv1a;
 use switchboard_core::ids::UserId;
-use switchboard_core::limits::{SESSION_ID_CHARS_MAX, TOKEN_BYTES_MAX};
+use switchboard_core::limits::{SESSION_ID_CHARS_MAX, TOKEN_BYTES_MAX, TOKEN_GROUPS_MAX};
 use switchboard_protocol::session::Credentials;
 use switchboard_protocol::wire::problem::Code;
 
@@ -22,6 +24,8 @@ pub(super) struct Claims {
     jti: Option<String>,
     name: Option<String>,
     roles: Option<Vec<String>>,
+    /// A list or one name; anything else counts as absent, because providers use this claim as they like.
+    groups: Option<Value>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -149,13 +153,25 @@ impl Rules {
             session_id,
         };
         let issued_ms = claims.iat.map_or(0, milliseconds);
-        Ok(Credentials { user, principal, expires_ms, issued_ms, renewed_as: None })
+        let groups = hashes(claims.groups.as_ref());
+        Ok(Credentials { user, principal, groups, expires_ms, issued_ms, renewed_as: None })
     }
 
     /// True when `exp` and the leeway have passed. This is the meaning of "expired" everywhere.
     pub(super) fn is_expired(&self, expires_ms: u64, now_ms: u64) -> bool {
         expires_ms.saturating_add(self.leeway_ms) <= now_ms
     }
+}
+
+/// The hashes of the names in the claim `groups`, of the first [`TOKEN_GROUPS_MAX`].
+fn hashes(groups: Option<&Value>) -> Box<[u64]> {
+    let names = match groups {
+        Some(Value::Array(names)) => &names[..],
+        Some(name) => std::slice::from_ref(name),
+        None => &[],
+    };
+    let names = names.iter().filter_map(Value::as_str).take(TOKEN_GROUPS_MAX);
+    names.map(|name| fnv1a(name.bytes())).collect()
 }
 
 /// The cast saturates: a time before 1970 becomes 1970, and a huge number the latest time.
@@ -193,6 +209,19 @@ mod tests {
         let principal = credentials.principal;
         assert_eq!((principal.user_id.as_str(), principal.session_id.as_str()), ("ana", "j1"));
         assert_eq!((principal.name.as_deref(), principal.roles), (Some("Ana"), vec!["auditor".to_owned()]));
+    }
+
+    #[test]
+    fn groups_are_a_list_or_a_name_and_anything_else_refuses_no_token() {
+        let groups = |value: serde_json::Value| verdict(&rules(), with("groups", value)).unwrap().groups;
+        let (staff, beta) = (fnv1a("staff".bytes()), fnv1a("beta".bytes()));
+        assert_eq!(*groups(serde_json::json!(["staff", 7, "beta"])), [staff, beta]);
+        assert_eq!(*groups("beta".into()), [beta]);
+        for other in [serde_json::Value::Null, 7.into(), serde_json::json!({ "beta": true })] {
+            assert!(groups(other).is_empty());
+        }
+        let many = vec!["beta"; TOKEN_GROUPS_MAX + 1];
+        assert_eq!(groups(many.into()).len(), TOKEN_GROUPS_MAX);
     }
 
     /// Some providers write a claim without a value as null.
