@@ -37,6 +37,7 @@ macro_rules! handler_world {
                     "switchboard:host/config@1.0.0": crate::bindings::platform::switchboard::host::config,
                     "switchboard:host/fetch@1.0.0": crate::bindings::platform::switchboard::host::fetch,
                     "switchboard:host/secrets@1.0.0": crate::bindings::platform::switchboard::host::secrets,
+                    "switchboard:host/timers@1.0.0": crate::bindings::platform::switchboard::host::timers,
                 },
                 pub_export_macro: true,
                 export_macro_name: $export,
@@ -58,3 +59,4 @@ handler_world!(
 );
 handler_world!(schedule, "schedule-handler", "sdk::bindings::schedule", "export_schedule");
 handler_world!(event, "event-handler", "sdk::bindings::event", "export_event");
+handler_world!(timer, "timer-handler", "sdk::bindings::timer", "export_timer");

@@ -1,6 +1,6 @@
 //! The platform as a handler sees it. An author of a handler reads this file first.
 //!
-//! A handler is a library crate. It implements one or more of six traits and exports each of them:
+//! A handler is a library crate. It implements one or more of seven traits and exports each of them:
 //!
 //! ```ignore
 //! struct Greet;
@@ -32,6 +32,7 @@ pub mod event;
 pub mod frame;
 pub mod http;
 pub mod schedule;
+pub mod timer;
 
 pub mod channels;
 pub mod clock;
@@ -42,6 +43,7 @@ pub mod postgres;
 pub mod random;
 pub mod redis;
 pub mod secrets;
+pub mod timers;
 pub mod wake;
 
 pub mod cursor;

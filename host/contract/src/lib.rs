@@ -45,6 +45,7 @@ macro_rules! handler_world {
                     "switchboard:host/config": super::config,
                     "switchboard:host/fetch": super::fetch,
                     "switchboard:host/secrets": super::secrets,
+                    "switchboard:host/timers": super::timers,
                 },
                 additional_derives: [Clone, PartialEq, serde::Serialize, serde::Deserialize],
             });
@@ -58,9 +59,10 @@ handler_world!(connection_world, "connection-handler");
 handler_world!(connection_batch_world, "connection-batch-handler");
 handler_world!(schedule_world, "schedule-handler");
 handler_world!(event_world, "event-handler");
+handler_world!(timer_world, "timer-handler");
 
 pub use platform::switchboard::host::{
-    channels, clock, config, fetch, log, postgres, random, redis, secrets, types, wake,
+    channels, clock, config, fetch, log, postgres, random, redis, secrets, timers, types, wake,
 };
 
 pub use connection_batch_world::exports::switchboard::host::connection_batch;
@@ -69,6 +71,7 @@ pub use event_world::exports::switchboard::host::event;
 pub use frame_world::exports::switchboard::host::frame;
 pub use http_world::exports::switchboard::host::http;
 pub use schedule_world::exports::switchboard::host::schedule;
+pub use timer_world::exports::switchboard::host::timer;
 
 pub use connection_batch_world::ConnectionBatchHandlerPre;
 pub use connection_world::ConnectionHandlerPre;
@@ -76,6 +79,7 @@ pub use event_world::EventHandlerPre;
 pub use frame_world::FrameHandlerPre;
 pub use http_world::HttpHandlerPre;
 pub use schedule_world::ScheduleHandlerPre;
+pub use timer_world::TimerHandlerPre;
 
 impl types::Problem {
     /// Names the field of the request that caused the problem.

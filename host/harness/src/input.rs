@@ -74,6 +74,15 @@ pub fn complete(manifest: &Manifest, trigger: &str, input: Value) -> Result<Valu
             default(&mut input, "due_ms", json!(super::props::NOW_MS));
         }
         "event" => events(&mut input)?,
+        "timer" => {
+            default(&mut input, "key", json!("key"));
+            default(&mut input, "payload", json!({}));
+            default(&mut input, "due_ms", json!(super::props::NOW_MS));
+            default(&mut input, "attempt", json!(1));
+            if let Some(payload) = input.get_mut("payload") {
+                *payload = json!(text(payload));
+            }
+        }
         other => return Err(wrong(format!("there is no trigger `{other}`"))),
     }
     Ok(Value::Object(input))

@@ -17,7 +17,7 @@ use switchboard_core::hash::fnv1a;
 use switchboard_core::ids::{Address, Digest};
 use switchboard_core::limits;
 use switchboard_core::manifest::{
-    EventBinding, FrameBinding, HttpBinding, Manifest, Pattern, ScheduleBinding,
+    EventBinding, FrameBinding, HttpBinding, Manifest, Pattern, ScheduleBinding, TimerBinding,
 };
 use switchboard_runtime::{CallLog, HasManifest, LoadedRelease};
 
@@ -198,6 +198,7 @@ pub struct RoutingTable<R = LoadedRelease> {
     missed: Vec<(Pattern, Arc<Entry<R>>)>,
     schedules: Vec<Schedule<R>>,
     consumers: Vec<Consumer<R>>,
+    timers: Vec<TimerTarget<R>>,
 }
 
 struct HttpTarget<R> {
@@ -248,6 +249,12 @@ pub struct Consumer<R = LoadedRelease> {
     pub binding: EventBinding,
 }
 
+/// A handler whose timers fire.
+pub struct TimerTarget<R = LoadedRelease> {
+    pub entry: Arc<Entry<R>>,
+    pub binding: TimerBinding,
+}
+
 /// Why two releases cannot run together. The message is for the operator who deploys.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -265,6 +272,7 @@ impl<R: HasManifest> RoutingTable<R> {
             missed: Vec::new(),
             schedules: Vec::new(),
             consumers: Vec::new(),
+            timers: Vec::new(),
         }
     }
 
@@ -335,6 +343,10 @@ impl<R: HasManifest> RoutingTable<R> {
         &self.consumers
     }
 
+    pub fn timers(&self) -> &[TimerTarget<R>] {
+        &self.timers
+    }
+
     pub fn by_name(&self, name: &str) -> Option<&Arc<Entry<R>>> {
         self.handlers.get(name)
     }
@@ -382,6 +394,9 @@ impl<R: HasManifest> RoutingTable<R> {
         }
         if let Some(binding) = &manifest.on.event {
             self.consumers.push(Consumer { entry: entry.clone(), binding: binding.clone() });
+        }
+        if let Some(binding) = &manifest.on.timer {
+            self.timers.push(TimerTarget { entry: entry.clone(), binding: binding.clone() });
         }
         match self.handlers.insert(entry.name.clone(), entry) {
             None => Ok(()),
@@ -476,6 +491,9 @@ pub fn covers(running: &Manifest, candidate: &Manifest) -> Result<(), Conflict> 
     }
     if running.on.event.is_some() && candidate.on.event.is_none() {
         return missing_binding("`on.event`".to_owned());
+    }
+    if running.on.timer.is_some() && candidate.on.timer.is_none() {
+        return missing_binding("`on.timer`".to_owned());
     }
     Ok(())
 }

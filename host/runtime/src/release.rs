@@ -21,7 +21,7 @@ use crate::interfaces::call::HostCallStats;
 use crate::interfaces::{CallState, Terms};
 use switchboard_contract::{
     ConnectionBatchHandlerPre, ConnectionHandlerPre, EventHandlerPre, FrameHandlerPre, HttpHandlerPre,
-    ScheduleHandlerPre,
+    ScheduleHandlerPre, TimerHandlerPre,
 };
 use switchboard_core::ids::Digest;
 use switchboard_core::limits;
@@ -57,6 +57,7 @@ pub struct Exports {
     pub connection_batch: Option<ConnectionBatchHandlerPre<CallState>>,
     pub schedule: Option<ScheduleHandlerPre<CallState>>,
     pub event: Option<EventHandlerPre<CallState>>,
+    pub timer: Option<TimerHandlerPre<CallState>>,
 }
 
 impl LoadedRelease {
@@ -249,6 +250,9 @@ impl Exports {
             event: bound("event", on.event.is_some())?
                 .then(|| EventHandlerPre::new(linked.clone()).map_err(|error| wrong("event", error)))
                 .transpose()?,
+            timer: bound("timer", on.timer.is_some())?
+                .then(|| TimerHandlerPre::new(linked.clone()).map_err(|error| wrong("timer", error)))
+                .transpose()?,
         })
     }
 }
@@ -308,6 +312,7 @@ fn imports_are_granted(env: &EngineEnv, component: &Component, grants: &Grants) 
             "wake" => (!grants.wake.is_empty(), "grants.wake"),
             "fetch" => (!grants.fetch.is_empty(), "grants.fetch"),
             "secrets" => (!grants.secrets.is_empty(), "grants.secrets"),
+            "timers" => (grants.timers, "grants.timers"),
             "channels" => (
                 !grants.publish.is_empty() || !grants.subscribe.is_empty() || grants.disconnect,
                 "grants.publish, grants.subscribe or grants.disconnect",

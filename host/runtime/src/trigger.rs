@@ -13,10 +13,11 @@ pub enum Trigger {
     Missed,
     Schedule,
     Event,
+    Timer,
 }
 
 impl Trigger {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Http,
         Self::Frame,
         Self::Opened,
@@ -27,6 +28,7 @@ impl Trigger {
         Self::Missed,
         Self::Schedule,
         Self::Event,
+        Self::Timer,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -41,6 +43,7 @@ impl Trigger {
             Self::Missed => "missed",
             Self::Schedule => "schedule",
             Self::Event => "event",
+            Self::Timer => "timer",
         }
     }
 }
