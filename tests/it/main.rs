@@ -64,6 +64,7 @@ mod settings;
 mod subscribe;
 mod swaps;
 mod three_nodes;
+mod timers;
 mod tls;
 mod traces;
 mod transitions;
