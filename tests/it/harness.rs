@@ -69,8 +69,10 @@ async fn every_handler_has_tests_and_they_pass_without_services() {
 #[tokio::test]
 async fn every_trigger_is_answered_as_recorded() {
     let guests = paths::guests().display().to_string();
-    passes(&["test", "--from", "tests/guests", "--built", &guests, "probe"]).await;
-    real(&["test", "--from", "tests/guests", "--built", &guests, "probe", "--real"]).await;
+    for guest in ["probe", "timers"] {
+        passes(&["test", "--from", "tests/guests", "--built", &guests, guest]).await;
+        real(&["test", "--from", "tests/guests", "--built", &guests, guest, "--real"]).await;
+    }
 }
 
 #[tokio::test]

@@ -68,6 +68,7 @@ mod subscribe;
 mod swaps;
 mod tail;
 mod three_nodes;
+mod timers;
 mod tls;
 mod traces;
 mod transitions;

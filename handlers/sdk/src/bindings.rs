@@ -38,6 +38,7 @@ macro_rules! handler_world {
                     "switchboard:host/fetch@1.0.0": crate::bindings::platform::switchboard::host::fetch,
                     "switchboard:host/secrets@1.0.0": crate::bindings::platform::switchboard::host::secrets,
                     "switchboard:host/calls@1.0.0": crate::bindings::platform::switchboard::host::calls,
+                    "switchboard:host/timers@1.0.0": crate::bindings::platform::switchboard::host::timers,
                 },
                 pub_export_macro: true,
                 export_macro_name: $export,
@@ -61,3 +62,4 @@ handler_world!(schedule, "schedule-handler", "sdk::bindings::schedule", "export_
 handler_world!(event, "event-handler", "sdk::bindings::event", "export_event");
 handler_world!(before, "before-handler", "sdk::bindings::before", "export_before");
 handler_world!(call, "call-handler", "sdk::bindings::call", "export_call");
+handler_world!(timer, "timer-handler", "sdk::bindings::timer", "export_timer");

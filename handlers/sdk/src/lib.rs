@@ -1,6 +1,6 @@
 //! The platform as a handler sees it. An author of a handler reads this file first.
 //!
-//! A handler is a library crate. It implements one or more of eight traits and exports each of them:
+//! A handler is a library crate. It implements one or more of nine traits and exports each of them:
 //!
 //! ```ignore
 //! struct Greet;
@@ -36,6 +36,7 @@ pub mod event;
 pub mod frame;
 pub mod http;
 pub mod schedule;
+pub mod timer;
 
 pub mod calls;
 pub mod channels;
@@ -47,6 +48,7 @@ pub mod postgres;
 pub mod random;
 pub mod redis;
 pub mod secrets;
+pub mod timers;
 pub mod wake;
 
 pub mod cursor;

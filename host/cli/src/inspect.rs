@@ -11,7 +11,7 @@ use super::secret::Secrets;
 use super::{Failure, Output, page};
 use switchboard_core::config::Config;
 use switchboard_core::ids::Digest;
-use switchboard_core::manifest::{Lifecycle, Manifest, OnFailure, Pattern};
+use switchboard_core::manifest::{Lifecycle, Manifest, OnFailure, Pattern, Timing};
 use switchboard_runtime::ReleaseFile;
 
 #[derive(clap::Args)]
@@ -116,7 +116,11 @@ fn text(document: &Document) -> Result<String, Failure> {
     row("connections", named.collect::<Vec<_>>().join(", "));
     row("fills gaps of", patterns(&connection.missed));
     for schedule in &on.schedule {
-        row("schedule", format!("{} every {}", schedule.name, page::duration(schedule.every_ms)));
+        let times = match &schedule.timing {
+            Timing::Every(every_ms) => format!("every {}", page::duration(*every_ms)),
+            Timing::Cron(cron) => format!("at {cron}"),
+        };
+        row("schedule", format!("{} {times}", schedule.name));
     }
     if let Some(event) = &on.event {
         let pace = match event.pace_ms {
@@ -141,6 +145,9 @@ fn text(document: &Document) -> Result<String, Failure> {
         row("decides before", format!("{}  (order {}, {closes})", hook.action, hook.order));
     }
     row("methods", on.call.join(", "));
+    if let Some(timer) = &on.timer {
+        row("timers", format!("{} attempts", timer.attempts));
+    }
     row("postgres as", grants.postgres.clone().unwrap_or_default());
     row("redis keys", patterns(&grants.redis));
     row("publishes to", patterns(&grants.publish));
@@ -156,6 +163,7 @@ fn text(document: &Document) -> Result<String, Failure> {
     };
     row("secrets", grants.secrets.iter().map(secret).collect::<Vec<_>>().join(", "));
     row("calls", grants.calls.join(", "));
+    row("sets timers", if grants.timers { "yes".to_owned() } else { String::new() });
     row(
         "limits",
         format!(

@@ -36,6 +36,7 @@ mod sign;
 mod status;
 mod tail;
 mod test;
+mod timers;
 mod token;
 mod unshadow;
 mod verify;
@@ -118,6 +119,8 @@ enum Command {
     Tail(tail::Args),
     /// List, retry or drop the parked events of the outbox.
     Events(events::Args),
+    /// List or cancel the timers of handlers.
+    Timers(timers::Args),
     /// Rebuild the read model in Redis from Postgres.
     Rebuild(rebuild::Args),
     /// Make a development token (only with an HS256 secret).
@@ -186,6 +189,7 @@ impl Command {
             Self::Status(args) => block_on(status::run(args, &config, out)),
             Self::Tail(args) => block_on(tail::run(args, &config, out)),
             Self::Events(args) => block_on(events::run(args, &config, out)),
+            Self::Timers(args) => block_on(timers::run(args, &config, out)),
             Self::Rebuild(args) => block_on(rebuild::run(args, &config, out)),
             Self::Token(args) => token::run(args, &config, out),
             Self::Migrate(args) => block_on(migrate::run(args, &config, out)),

@@ -46,6 +46,7 @@ macro_rules! handler_world {
                     "switchboard:host/fetch": super::fetch,
                     "switchboard:host/secrets": super::secrets,
                     "switchboard:host/calls": super::calls,
+                    "switchboard:host/timers": super::timers,
                 },
                 additional_derives: [Clone, PartialEq, serde::Serialize, serde::Deserialize],
             });
@@ -61,9 +62,10 @@ handler_world!(schedule_world, "schedule-handler");
 handler_world!(event_world, "event-handler");
 handler_world!(before_world, "before-handler");
 handler_world!(call_world, "call-handler");
+handler_world!(timer_world, "timer-handler");
 
 pub use platform::switchboard::host::{
-    calls, channels, clock, config, fetch, log, postgres, random, redis, secrets, types, wake,
+    calls, channels, clock, config, fetch, log, postgres, random, redis, secrets, timers, types, wake,
 };
 
 pub use before_world::exports::switchboard::host::before;
@@ -74,6 +76,7 @@ pub use event_world::exports::switchboard::host::event;
 pub use frame_world::exports::switchboard::host::frame;
 pub use http_world::exports::switchboard::host::http;
 pub use schedule_world::exports::switchboard::host::schedule;
+pub use timer_world::exports::switchboard::host::timer;
 
 pub use before_world::BeforeHandlerPre;
 pub use call_world::CallHandlerPre;
@@ -83,6 +86,7 @@ pub use event_world::EventHandlerPre;
 pub use frame_world::FrameHandlerPre;
 pub use http_world::HttpHandlerPre;
 pub use schedule_world::ScheduleHandlerPre;
+pub use timer_world::TimerHandlerPre;
 
 impl types::Problem {
     /// Names the field of the request that caused the problem.

@@ -49,11 +49,16 @@ pub const HANDLER_CONCURRENCY_MAX: u32 = 1024;
 pub const SCHEDULE_EVERY_MIN: Duration = Duration::from_millis(100);
 /// Maximum number of schedules of one handler.
 pub const SCHEDULES_PER_HANDLER_MAX: usize = 256;
+/// Maximum length of a cron expression.
+pub const CRON_BYTES_MAX: usize = 256;
+/// Number of days in which the next time of a cron expression is looked for. There can be eight years from
+/// one 29 February to the next. An expression without any time is refused.
+pub const CRON_DAYS_MAX: u32 = 9 * 366;
 /// Maximum number of events in one call, so that a batch fits into the memory of a guest.
 pub const EVENT_BATCH_MAX: u32 = 256;
 /// Maximum `pace_ms` of a consumer.
 pub const EVENT_PACE_MAX: Duration = Duration::from_secs(1);
-/// Maximum `attempts` of a consumer. After the last attempt the event is parked.
+/// Maximum `attempts` of a consumer, and of timers. After the last attempt the event or timer is parked.
 pub const EVENT_ATTEMPTS_MAX: u32 = 100;
 /// Maximum number of actions in `on.before`.
 pub const HOOKS_PER_HANDLER_MAX: usize = 64;
@@ -1062,6 +1067,40 @@ pub const CONSUMER_IDLE_WAIT: Duration = Duration::from_secs(10);
 /// Maximum number of events of a shard that wait for a retry. Then the shard stops: the consumer is broken,
 /// not the events.
 pub const RETRIES_MAX: i64 = 10_000;
+
+// ---- triggers: timers -------------------------------------------------------------------------------------
+
+/// Maximum number of timers of one handler, those that are parked included. One more is refused as `full`.
+pub const TIMERS_PER_HANDLER_MAX: i64 = 100_000;
+/// Maximum number of timers that one host call sets. More are refused.
+pub const TIMERS_PER_SET_MAX: usize = 256;
+/// Maximum length of the key of a timer. A longer one is refused.
+pub const TIMER_KEY_BYTES_MAX: usize = 256;
+/// Maximum length of the payload of a timer. A longer one is refused.
+pub const TIMER_PAYLOAD_BYTES_MAX: usize = 16 * 1024;
+/// Maximum time from now until a timer is due. A later time is refused.
+pub const TIMER_AHEAD_MAX: Duration = Duration::from_secs(400 * 24 * 3600);
+/// Maximum wait of a host call for the commit of its timers. Then it answers `unavailable`.
+pub const TIMER_SET_WAIT: Duration = Duration::from_secs(5);
+/// Maximum number of timers of one handler that a node has claimed and not settled. Further ones stay due,
+/// for this node or another one.
+pub const TIMERS_CLAIMED_PER_HANDLER_MAX: usize = 64;
+/// Maximum number of concurrent calls with timers of one handler on one node; further ones wait.
+pub const TIMER_CALLS_PER_HANDLER_MAX: usize = 16;
+/// Maximum number of concurrent calls with timers of all handlers on one node; further ones wait. Each
+/// handler has a share, and borrows while the rest is free.
+pub const TIMER_CALLS_MAX: usize = 64;
+/// The lease of a claimed timer is the longest that the claimed ones before it may take, plus this. Then
+/// another node may fire it.
+pub const TIMER_LEASE_MARGIN: Duration = Duration::from_secs(2);
+/// Minimum time between two claims, unless more timers were due at the last one.
+pub const TIMER_CLAIM_EVERY_MIN: Duration = Duration::from_millis(20);
+/// Wait before a node claims timers again, or settles them again, after a failure of Postgres.
+pub const TIMER_CLAIMED_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// Wait of a timer whose handler had no free call slot. It costs no attempt.
+pub const TIMER_BUSY_WAIT: Duration = Duration::from_millis(250);
+/// Maximum number of timers that an operator's list shows, the ones due first.
+pub const TIMERS_LISTED_MAX: i64 = 200;
 
 // ---- admin: requests of operators -------------------------------------------------------------------------
 

@@ -2,8 +2,10 @@
 //! `Manifest` is valid. This module does not inspect code: the runtime checks imports against grants.
 
 mod build;
+mod cron;
 mod fetch;
 mod hooks;
+mod schedule;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -15,8 +17,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::error::Error;
 use crate::limits;
 pub use build::Build;
+pub use cron::Cron;
 pub use fetch::{FETCH_METHODS, FetchGrant, FetchRules};
 pub use hooks::{HookBinding, OnFailure};
+pub use schedule::{ScheduleBinding, Scope, Timing};
 pub use settings::{Bound, SettingRule, SettingType};
 
 /// The name of the custom section that carries `handler.toml` inside a release file.
@@ -83,6 +87,9 @@ pub struct Bindings {
     /// The methods that other handlers may call.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub call: Vec<String>,
+    /// Nodes of the version before do not know this member, so it is stored only where a manifest uses it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timer: Option<TimerBinding>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -198,24 +205,6 @@ impl<'de> Deserialize<'de> for Lifecycle {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ScheduleBinding {
-    pub name: String,
-    pub every_ms: u64,
-    /// `fleet` (one node at a time, the default) or `node` (each node by itself).
-    #[serde(default)]
-    pub scope: Scope,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Scope {
-    #[default]
-    Fleet,
-    Node,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct EventBinding {
     /// Event types; `*` at the end matches the rest. Other events are acknowledged without a call.
     pub types: Vec<Pattern>,
@@ -253,6 +242,21 @@ impl EventBinding {
     }
 }
 
+/// The handler gets the timers that it has set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TimerBinding {
+    /// Attempts before a timer is parked.
+    #[serde(default = "TimerBinding::default_attempts")]
+    pub attempts: u32,
+}
+
+impl TimerBinding {
+    fn default_attempts() -> u32 {
+        8
+    }
+}
+
 /// The grants. Nothing is granted by default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -284,6 +288,9 @@ pub struct Grants {
     /// Names of the handlers that it may call.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub calls: Vec<String>,
+    /// Whether it may set timers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub timers: bool,
 }
 
 /// Limits of one call. Every field has a maximum in `limits`.
@@ -400,7 +407,7 @@ impl Manifest {
         rule(is_name(&self.name), "`name` is 1 to 64 lower-case letters, digits and dashes")?;
         rule(
             self.on != Bindings::default(),
-            "`on` binds nothing: no http, frame, connection, schedule, event, before or call",
+            "`on` binds nothing: no http, frame, connection, schedule, event, timer, before or call",
         )?;
         for binding in &self.on.http {
             rule(
@@ -435,10 +442,9 @@ impl Manifest {
                 is_name(&binding.name),
                 "`on.schedule` needs a `name` of lower-case letters, digits and dashes",
             )?;
-            rule(
-                binding.every_ms >= ms(limits::SCHEDULE_EVERY_MIN),
-                &format!("`on.schedule` every_ms is under {}", ms(limits::SCHEDULE_EVERY_MIN)),
-            )?;
+            let every_min = ms(limits::SCHEDULE_EVERY_MIN);
+            let is_allowed = !matches!(binding.timing, Timing::Every(every_ms) if every_ms < every_min);
+            rule(is_allowed, &format!("`on.schedule` every_ms is under {every_min}"))?;
         }
         if let Some(binding) = &self.on.event {
             rule(!binding.types.is_empty(), "`on.event` types is empty")?;
@@ -457,6 +463,16 @@ impl Manifest {
         }
         hooks::check(&self.on.before).map_err(Error::Manifest)?;
         hooks::check_calls(&self.on.call, &self.grants.calls).map_err(Error::Manifest)?;
+        if let Some(binding) = &self.on.timer {
+            rule(
+                (1..=limits::EVENT_ATTEMPTS_MAX).contains(&binding.attempts),
+                &format!("`on.timer` attempts is 1 to {}", limits::EVENT_ATTEMPTS_MAX),
+            )?;
+        }
+        rule(
+            !self.grants.timers || self.on.timer.is_some(),
+            "`grants.timers` needs `on.timer`: without it, the timers of this handler would never fire",
+        )?;
         let in_range = |value: u64, most: u64, field: &str| {
             rule((1..=most).contains(&value), &format!("`limits.{field}` is 1 to {most}"))
         };
@@ -672,6 +688,8 @@ mod tests {
             (SEND.replace("[config]", "[canary]\nlatency = 3\n[config]"), "latency"),
             (SEND.replace("[config]", "[needs]\nmigrations = [\"2900\"]\n[config]"), "migrations"),
             ("name = \"x\"".to_owned(), "binds nothing"),
+            (SEND.replace("[limits]", "timers = true\n[limits]"), "`grants.timers` needs `on.timer`"),
+            ("name = \"x\"\non.timer = { attempts = 0 }".to_owned(), "`on.timer` attempts"),
         ] {
             let refusal = Manifest::parse(&change).unwrap_err().to_string();
             assert!(refusal.contains(complaint), "{refusal}");

@@ -91,6 +91,9 @@ fn wrong_answers(exchange: &Exchange) -> Vec<Value> {
         // A setting that is not set.
         "config.get" => vec![Value::Null],
         "secrets.get" => vec![err(json!("Missing"))],
+        name if name.starts_with("timers.") => {
+            vec![err(json!("Unavailable")), err(json!("Full")), err(json!({ "Refused": "injected" }))]
+        }
         _ => Vec::new(),
     }
 }
@@ -346,6 +349,7 @@ fn acknowledged(recording: &Recording) -> bool {
     let Outcome::Returned(returned) = &recording.outcome else { return false };
     match recording.trigger.as_str() {
         "event" => returned.as_array().is_some_and(|all| all.iter().any(|verdict| verdict == "Ack")),
+        "timer" => returned == "Ack",
         trigger if is_repaired_later(trigger) => false,
         "http" => {
             let status = returned.pointer("/Ok/status").and_then(Value::as_u64);

@@ -88,6 +88,15 @@ pub fn complete(manifest: &Manifest, trigger: &str, input: Value) -> Result<Valu
                 *payload = json!(text(payload));
             }
         }
+        "timer" => {
+            default(&mut input, "key", json!("key"));
+            default(&mut input, "payload", json!({}));
+            default(&mut input, "due_ms", json!(super::props::NOW_MS));
+            default(&mut input, "attempt", json!(1));
+            if let Some(payload) = input.get_mut("payload") {
+                *payload = json!(text(payload));
+            }
+        }
         "call" => {
             if input.get("caller") != Some(&Value::Null) {
                 caller(&mut input);

@@ -27,6 +27,7 @@ mod socket;
 mod statement;
 #[cfg(test)]
 mod tests;
+pub mod timers;
 mod value;
 mod work;
 
@@ -61,6 +62,7 @@ struct Inner {
     node_feed: outbox::NodeFeed,
     roles: roles::Roles,
     collector: collect::Collector,
+    timers: timers::Timers,
     probe: probe::Probe,
     work: work::Work,
 }
@@ -86,6 +88,7 @@ impl Postgres {
             roles::Roles::new(login.clone(), secrets, connections_max, committed, work.clone(), suspicion);
         let collector = collect::Collector::new(roles.clone());
         let probe = probe::Probe::new(roles.clone());
+        let timers = timers::Timers::new(host.clone());
         let inner = Inner {
             host,
             #[cfg(test)]
@@ -93,6 +96,7 @@ impl Postgres {
             node_feed,
             roles,
             collector,
+            timers,
             probe,
             work,
         };
@@ -116,6 +120,11 @@ impl Postgres {
 
     pub fn schedules(&self) -> schedules::Schedules {
         schedules::Schedules::new(self.0.host.clone())
+    }
+
+    /// The timers of handlers. All clones of one node share the mailbox of timers that were set on it.
+    pub fn timers(&self) -> timers::Timers {
+        self.0.timers.clone()
     }
 
     pub fn revocations(&self) -> revocations::Revocations {

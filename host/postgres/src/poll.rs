@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use sqlx::postgres::{PgPool, PgRow};
@@ -19,6 +20,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::epochs::Epoch;
 use crate::outbox::{Heads, Held};
 use crate::owner::Suspicion;
+use crate::timers::wait_of;
 use crate::{Error, in_time};
 use switchboard_core::ids::NodeId;
 use switchboard_core::limits;
@@ -45,6 +47,8 @@ struct Inner {
     admin: SocketAddr,
     /// The shards that each consumer of this node holds.
     held: Mutex<BTreeMap<String, Vec<Held>>>,
+    /// The handlers whose timers this node fires.
+    timer_handlers: Mutex<Vec<String>>,
     results: watch::Sender<Polled>,
     requested: Notify,
     /// Changes when an operator may have asked for a retry.
@@ -69,6 +73,8 @@ pub struct Snapshot {
     /// The generation of the fleet's keys in Redis.
     pub redis_generation: i64,
     pub heads: Heads,
+    /// The time until the next timer of the handlers of [`Poll::watch_timers`] is due.
+    pub timer_due_in: Option<Duration>,
     consumers: BTreeMap<String, ConsumerSnapshot>,
 }
 
@@ -111,6 +117,7 @@ impl Poll {
             node,
             admin,
             held: Mutex::default(),
+            timer_handlers: Mutex::default(),
             results: watch::Sender::new(None),
             requested: Notify::new(),
             retry_requests: watch::Sender::new(()),
@@ -167,6 +174,11 @@ impl Poll {
         self.0.held.lock().remove(consumer);
     }
 
+    /// Replaces the handlers whose next timer the polls look for.
+    pub fn watch_timers(&self, handlers: Vec<String>) {
+        *self.0.timer_handlers.lock() = handlers;
+    }
+
     /// Polls until the shutdown begins. `connections` returns the number of open connections, for the
     /// heartbeat.
     pub async fn run(&self, connections: impl Fn() -> u64, mut guard: ShutdownGuard) {
@@ -200,6 +212,7 @@ impl Poll {
         let asked = self.0.held.lock().clone();
         let held: Vec<(&str, Held)> =
             asked.iter().flat_map(|(name, held)| held.iter().map(|held| (name.as_str(), *held))).collect();
+        let timer_handlers = self.0.timer_handlers.lock().clone();
         let row = sqlx::query(POLL)
             .bind(self.0.node.uuid())
             .bind(self.0.admin.to_string())
@@ -213,6 +226,7 @@ impl Poll {
             .bind(limits::CURSOR_LEASE.as_millis() as f64)
             .bind(limits::CURSOR_RENEWED_BEFORE.as_millis() as f64)
             .bind(limits::NODE_FORGOTTEN_AFTER.as_millis() as f64)
+            .bind(timer_handlers)
             .fetch_one(&self.0.pool)
             .await?;
         Ok(snapshot(&row, asked)?)
@@ -238,6 +252,7 @@ fn snapshot(row: &PgRow, asked: BTreeMap<String, Vec<Held>>) -> sqlx::Result<Sna
         revocations: row.try_get("revocations")?,
         redis_generation: row.try_get("redis_generation")?,
         heads: PolledHeads::from_row(row)?.0,
+        timer_due_in: row.try_get::<Option<f64>, _>("timer_due_in")?.map(wait_of),
         consumers: asked.into_iter().map(|(name, asked)| of(name, asked)).collect(),
     })
 }

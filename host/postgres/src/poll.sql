@@ -1,7 +1,7 @@
 -- The poll of a node. $1 node · $2 address of its admin listener · $3 version · $4 open connections · $5, $6,
 -- $7, $8 the consumers, shards, position epochs and epochs of the cursors that it holds · $9 its consumers ·
 -- $10 lease of a cursor in milliseconds · $11 a lease with less left than this is renewed · $12 the silence
--- after which a node is deleted.
+-- after which a node is deleted · $13 the handlers whose timers it fires.
 with
 gone as (
   delete from switchboard.nodes where heartbeat_at < now() - $12 * interval '1 millisecond' and id <> $1
@@ -59,4 +59,13 @@ select
     where c.consumer = any ($9::text[])
       and (c.lease_until < now()
            or c.owner = $1 and not exists (select from kept where kept.consumer = c.consumer and kept.shard = c.shard))
-  ) as free
+  ) as free,
+  -- One probe of an index for each handler.
+  (
+    select min(extract(epoch from t.next_at - now()) * 1000)::float8
+    from unnest($13::text[]) as h (handler) cross join lateral (
+      select next_at from switchboard.timers
+      where timers.handler = h.handler and parked_at is null
+      order by next_at limit 1
+    ) as t
+  ) as timer_due_in

@@ -38,7 +38,7 @@ pub struct Recording {
     pub release: Option<Digest>,
     /// The call's id.
     pub call: String,
-    /// `http`, `frame`, `opened`, `closed`, `touched`, `missed`, `schedule` or `event`.
+    /// `http`, `frame`, `opened`, `closed`, `touched`, `missed`, `schedule`, `event` or `timer`.
     pub trigger: String,
     /// How a test repeats this call. A recording of a node has none.
     pub scenario: Option<Scenario>,

@@ -19,6 +19,7 @@ use switchboard_core::ids::{Address, Digest};
 use switchboard_core::limits;
 use switchboard_core::manifest::{
     EventBinding, FrameBinding, HookBinding, HttpBinding, Manifest, OnFailure, Pattern, ScheduleBinding,
+    TimerBinding,
 };
 use switchboard_runtime::{CallLog, Callees, HasManifest, LoadedRelease};
 
@@ -211,6 +212,7 @@ pub struct RoutingTable<R = LoadedRelease> {
     consumers: Vec<Consumer<R>>,
     /// The hooks of each action that has some, in the order of their calls.
     hooks: HashMap<String, Vec<Hook<R>>>,
+    timers: Vec<TimerTarget<R>>,
 }
 
 struct HttpTarget<R> {
@@ -271,6 +273,12 @@ pub struct Hook<R = LoadedRelease> {
     pub on_failure: OnFailure,
 }
 
+/// A handler whose timers fire.
+pub struct TimerTarget<R = LoadedRelease> {
+    pub entry: Arc<Entry<R>>,
+    pub binding: TimerBinding,
+}
+
 /// Why two releases cannot run together. The message is for the operator who deploys.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -289,6 +297,7 @@ impl<R: HasManifest> RoutingTable<R> {
             schedules: Vec::new(),
             consumers: Vec::new(),
             hooks: HashMap::new(),
+            timers: Vec::new(),
         }
     }
 
@@ -368,6 +377,10 @@ impl<R: HasManifest> RoutingTable<R> {
         self.hooks.get(action).map_or(&[], Vec::as_slice)
     }
 
+    pub fn timers(&self) -> &[TimerTarget<R>] {
+        &self.timers
+    }
+
     pub fn by_name(&self, name: &str) -> Option<&Arc<Entry<R>>> {
         self.handlers.get(name)
     }
@@ -427,6 +440,9 @@ impl<R: HasManifest> RoutingTable<R> {
             }
             let (order, on_failure) = (binding.order, binding.on_failure);
             hooks.push(Hook { entry: entry.clone(), order, on_failure });
+        }
+        if let Some(binding) = &manifest.on.timer {
+            self.timers.push(TimerTarget { entry: entry.clone(), binding: binding.clone() });
         }
         match self.handlers.insert(entry.name.clone(), entry) {
             None => Ok(()),
@@ -538,6 +554,9 @@ pub fn covers(running: &Manifest, candidate: &Manifest) -> Result<(), Conflict> 
     }
     if let Some(method) = running.on.call.iter().find(|method| !candidate.on.call.contains(method)) {
         return missing_binding(format!("method `{method}` of `on.call`"));
+    }
+    if running.on.timer.is_some() && candidate.on.timer.is_none() {
+        return missing_binding("`on.timer`".to_owned());
     }
     Ok(())
 }

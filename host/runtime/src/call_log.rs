@@ -27,6 +27,8 @@ pub enum Caller<'a> {
     /// A batch of events, by the id of its first event. An event that no release can handle is delivered
     /// repeatedly, in the end alone in its batch. All these calls count as one caller.
     Event(&'a str),
+    /// A timer, by its key. All attempts of a timer count as one caller.
+    Timer(&'a str),
     /// Several connections that opened or closed, in one call. All these calls count as one caller, because
     /// one of the connections may make every release fail. Their repetitions one by one have the users as
     /// callers.
@@ -46,6 +48,7 @@ impl Caller<'_> {
             Self::User(id) => KEY.hash_one(("user", id)),
             Self::Anonymous => KEY.hash_one("anonymous"),
             Self::Event(id) => KEY.hash_one(("event", id)),
+            Self::Timer(key) => KEY.hash_one(("timer", key)),
             Self::Batch => KEY.hash_one("batch"),
             Self::Host => KEY.hash_one(("host", NEXT_OF_HOST.fetch_add(1, Ordering::Relaxed))),
         }

@@ -11,7 +11,9 @@ use super::release::Exports;
 use super::trigger::Trigger;
 use crate::interfaces::CallState;
 use switchboard_contract::types::{Principal, Problem, Push};
-use switchboard_contract::{before, call, connection, connection_batch, event, frame, http, schedule};
+use switchboard_contract::{
+    before, call, connection, connection_batch, event, frame, http, schedule, timer,
+};
 use switchboard_core::limits;
 use switchboard_telemetry::spans;
 
@@ -78,7 +80,7 @@ pub trait Calls: Send + Sync + 'static {
 macro_rules! with_export {
     ($name:expr, $export:ident => $body:expr, $unknown:expr) => {
         with_export!(@arms $name, $export, $body, $unknown,
-            Http Frame Opened OpenedBatch Closed ClosedBatch Touched Missed Schedule Event Before Called)
+            Http Frame Opened OpenedBatch Closed ClosedBatch Touched Missed Schedule Event Before Called Timer)
     };
     (@arms $name:expr, $export:ident, $body:expr, $unknown:expr, $($known:ident)*) => {
         match $name {
@@ -637,6 +639,49 @@ impl Calls for Called {
 
     fn principal(request: &call::Request) -> Option<&Principal> {
         request.caller.as_ref()
+    }
+}
+
+/// A timer of the handler is due.
+pub enum Timer {}
+
+impl Export for Timer {
+    const TRIGGER: Trigger = Trigger::Timer;
+}
+
+impl Calls for Timer {
+    type Input = timer::Firing;
+    type Output = timer::Verdict;
+
+    const SPAN_KIND: spans::Kind = spans::Kind::Consumer;
+
+    async fn call(
+        store: &mut Store<CallState>,
+        exports: &Exports,
+        firing: &timer::Firing,
+    ) -> wasmtime::Result<Self::Output> {
+        instance!(store, exports, timer).switchboard_host_timer().call_fire(store, firing).await
+    }
+
+    fn conceal(verdict: &mut Self::Output, conceal: impl Fn(&mut String)) {
+        if let timer::Verdict::Reject(reason) = verdict {
+            conceal(reason);
+        }
+    }
+
+    fn settle(verdict: &mut Self::Output) -> Result<(), String> {
+        if let timer::Verdict::Reject(reason) = verdict {
+            answer::cut(reason);
+        }
+        Ok(())
+    }
+
+    fn is_error(verdict: &Self::Output) -> bool {
+        matches!(verdict, timer::Verdict::Reject(_))
+    }
+
+    fn caller(firing: &timer::Firing) -> Caller<'_> {
+        Caller::Timer(&firing.key)
     }
 }
 

@@ -62,6 +62,9 @@ impl ReleaseFile {
             ("connection-batch", on.connection.binds_batches()),
             ("schedule", !on.schedule.is_empty()),
             ("event", on.event.is_some()),
+            ("timer", on.timer.is_some()),
+            ("before", !on.before.is_empty()),
+            ("call", !on.call.is_empty()),
         ];
         for (interface, _) in bound.into_iter().filter(|(_, is_bound)| *is_bound) {
             let name = format!("{CONTRACT}{interface}");

@@ -137,6 +137,9 @@ pub(super) async fn warm(store: &mut Store<CallState>, exports: &Exports) -> was
     if let Some(pre) = &exports.call {
         pre.instantiate_async(&mut *store).await?;
     }
+    if let Some(pre) = &exports.timer {
+        pre.instantiate_async(&mut *store).await?;
+    }
     Ok(())
 }
 
@@ -150,7 +153,7 @@ pub(super) fn log_failure<E: Export>(
 ) {
     let user = match caller {
         Caller::User(user) => Some(user),
-        Caller::Anonymous | Caller::Event(_) | Caller::Batch | Caller::Host => None,
+        Caller::Anonymous | Caller::Event(_) | Caller::Timer(_) | Caller::Batch | Caller::Host => None,
     };
     let mut last = String::new();
     for digest in state.middleware.last() {

@@ -22,7 +22,7 @@ use crate::interfaces::call::HostCallStats;
 use crate::interfaces::{CallState, Terms};
 use switchboard_contract::{
     BeforeHandlerPre, CallHandlerPre, ConnectionBatchHandlerPre, ConnectionHandlerPre, EventHandlerPre,
-    FrameHandlerPre, HttpHandlerPre, ScheduleHandlerPre,
+    FrameHandlerPre, HttpHandlerPre, ScheduleHandlerPre, TimerHandlerPre,
 };
 use switchboard_core::ids::Digest;
 use switchboard_core::limits;
@@ -60,6 +60,7 @@ pub struct Exports {
     pub event: Option<EventHandlerPre<CallState>>,
     pub before: Option<BeforeHandlerPre<CallState>>,
     pub call: Option<CallHandlerPre<CallState>>,
+    pub timer: Option<TimerHandlerPre<CallState>>,
 }
 
 impl LoadedRelease {
@@ -267,6 +268,9 @@ impl Exports {
             call: bound("call", !on.call.is_empty())?
                 .then(|| CallHandlerPre::new(linked.clone()).map_err(|error| wrong("call", error)))
                 .transpose()?,
+            timer: bound("timer", on.timer.is_some())?
+                .then(|| TimerHandlerPre::new(linked.clone()).map_err(|error| wrong("timer", error)))
+                .transpose()?,
         })
     }
 }
@@ -329,6 +333,7 @@ pub(super) fn imports_are_granted<'a>(
             "fetch" => (!grants.fetch.is_empty(), "grants.fetch"),
             "secrets" => (!grants.secrets.is_empty(), "grants.secrets"),
             "calls" => (!grants.calls.is_empty(), "grants.calls"),
+            "timers" => (grants.timers, "grants.timers"),
             "channels" => (
                 !grants.publish.is_empty() || !grants.subscribe.is_empty() || grants.disconnect,
                 "grants.publish, grants.subscribe or grants.disconnect",

@@ -17,10 +17,11 @@ pub enum Trigger {
     Before,
     /// Another handler calls.
     Call,
+    Timer,
 }
 
 impl Trigger {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Http,
         Self::Frame,
         Self::Opened,
@@ -33,6 +34,7 @@ impl Trigger {
         Self::Event,
         Self::Before,
         Self::Call,
+        Self::Timer,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -49,6 +51,7 @@ impl Trigger {
             Self::Event => "event",
             Self::Before => "before",
             Self::Call => "call",
+            Self::Timer => "timer",
         }
     }
 }

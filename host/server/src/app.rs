@@ -161,6 +161,7 @@ impl App {
             rollout,
             operators: postgres.operators(),
             outbox: postgres.outbox(),
+            timers: postgres.timers(),
             hub: hub.clone(),
             redis,
             revocations,

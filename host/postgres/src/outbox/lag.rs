@@ -14,7 +14,7 @@ pub struct Lag {
     pub behind: i64,
     /// Events that wait to be delivered again, and the events that wait behind them.
     pub retries: i64,
-    /// Parked events: events that the consumer gave up.
+    /// Parked events and timers: those that the consumer gave up.
     pub failed: i64,
     /// True when no release of the consumer reads events: its handler is retired, or binds no events. Its
     /// cursors stay, and do not keep partitions.
@@ -46,17 +46,20 @@ impl Outbox {
             lag.missed += missed;
             lag.retired = retired;
         }
-        // A consumer whose handler is gone may have left retries or parked events.
+        // A consumer whose handler is gone may have left retries or parked events. A handler with parked timers
+        // may consume no events.
         let waiting: Vec<(String, i64, bool)> = sqlx::query_as(
             "select consumer, count(*), true from switchboard.retries group by consumer
              union all
-             select consumer, count(*), false from switchboard.parked group by consumer",
+             select consumer, count(*), false from switchboard.parked group by consumer
+             union all
+             select handler, count(*), false from switchboard.timers where parked_at is not null group by handler",
         )
         .fetch_all(&self.0)
         .await?;
         for (consumer, count, is_retry) in waiting {
             let lag = of(&mut lags, consumer);
-            *(if is_retry { &mut lag.retries } else { &mut lag.failed }) = count;
+            *(if is_retry { &mut lag.retries } else { &mut lag.failed }) += count;
         }
         Ok(lags.into_values().collect())
     }

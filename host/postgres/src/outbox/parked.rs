@@ -1,4 +1,5 @@
-//! Parked events: a consumer gave them up, and an operator decides what to do with them.
+//! Parked events: a consumer gave them up, and an operator decides what to do with them. The parked timers of
+//! handlers are in the same list. Their event type is `timer`, and their shard -1.
 
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, Row};
@@ -78,9 +79,18 @@ impl Outbox {
     pub async fn parked(&self) -> Result<Vec<Parked>, Error> {
         sqlx::query_as(
             "select id, consumer, shard, position, event_type, key, attempts, error,
-                    to_char(created_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') as created_at,
-                    to_char(parked_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') as parked_at
-             from switchboard.parked order by parked.parked_at desc limit $1",
+                    to_char(created at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') as created_at,
+                    to_char(parked at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') as parked_at
+             from (
+                 select id, consumer, shard, position, event_type, key, attempts, error,
+                        created_at as created, parked_at as parked
+                 from switchboard.parked
+                 union all
+                 select id, handler, -1::smallint, 0, 'timer', key, attempts, coalesce(error, ''),
+                        set_at, parked_at
+                 from switchboard.timers where parked_at is not null
+             ) as events
+             order by parked desc limit $1",
         )
         .bind(limits::PARKED_LISTED_MAX)
         .fetch_all(&self.0)
@@ -88,7 +98,7 @@ impl Outbox {
         .map_err(Error::Statement)
     }
 
-    /// Delivers a parked event again, as if for the first time, to every consumer that gave it up. At the
+    /// Delivers a parked event or timer again, as if for the first time, to every consumer that gave it up. At the
     /// commit, the consumers of every node look for it. Returns the number of these consumers.
     pub async fn replay(&self, id: Uuid) -> Result<u64, Error> {
         let replayed = sqlx::query(
@@ -99,8 +109,16 @@ impl Outbox {
                  select consumer, shard, position, id, event_type, key, payload, created_at, 0, now() from gone
                  on conflict (consumer, shard, position) do nothing
                  returning consumer
-             )
-             select consumer, pg_notify($2, $3) from replayed",
+             ),
+             timers as (
+                 update switchboard.timers
+                 set parked_at = null, attempts = 0, next_at = now(),
+                     version = nextval('switchboard.timer_versions')
+                 where id = $1 and parked_at is not null
+                 returning handler
+             ),
+             consumers as (select consumer from replayed union all select handler from timers)
+             select consumer, pg_notify($2, $3) from consumers",
         )
         .bind(id)
         .bind(CHANNEL)
@@ -110,10 +128,16 @@ impl Outbox {
         Ok(replayed.len() as u64)
     }
 
-    /// Deletes a parked event. Returns the number of consumers that had given it up.
+    /// Deletes a parked event or timer. Returns the number of consumers that had given it up.
     pub async fn drop_parked(&self, id: Uuid) -> Result<u64, Error> {
-        let dropped =
-            sqlx::query("delete from switchboard.parked where id = $1").bind(id).execute(&self.0).await?;
-        Ok(dropped.rows_affected())
+        let dropped: i64 = sqlx::query_scalar(
+            "with events as (delete from switchboard.parked where id = $1 returning 1),
+             timers as (delete from switchboard.timers where id = $1 and parked_at is not null returning 1)
+             select (select count(*) from events) + (select count(*) from timers)",
+        )
+        .bind(id)
+        .fetch_one(&self.0)
+        .await?;
+        Ok(dropped.max(0) as u64)
     }
 }

@@ -16,6 +16,7 @@ mod random;
 mod redis;
 mod secrets;
 pub(crate) mod stop;
+mod timers;
 pub(crate) mod turns;
 mod wake;
 mod wasi;
@@ -220,6 +221,7 @@ pub(crate) fn link(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
     contract::wake::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
     contract::random::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
     contract::secrets::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
+    contract::timers::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
     Ok(())
 }
 

@@ -97,6 +97,8 @@ impl<L: Load> Admin<L> {
             Endpoint::Events => self.failed_events(&request).await,
             Endpoint::RetryEvent(id) => self.retry_event(&id, &request).await,
             Endpoint::DropEvent(id) => self.drop_event(&id, &request).await,
+            Endpoint::Timers => self.timers(&request).await,
+            Endpoint::CancelTimers(handler) => self.cancel_timers(&handler, request).await,
             Endpoint::Disconnect => self.disconnect(request).await,
             Endpoint::Forget => self.forget(request).await,
             Endpoint::Handler => self.ask_handler(request).await,

@@ -19,6 +19,7 @@ mod route;
 mod secrets;
 mod settings;
 mod tail;
+mod timers;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -45,6 +46,7 @@ use switchboard_http::answers::{self, Answer};
 use switchboard_http::http_server::{self, Slots, Stream, Transport};
 use switchboard_postgres::operators::Operators;
 use switchboard_postgres::outbox::Outbox;
+use switchboard_postgres::timers::Timers;
 use switchboard_protocol::wire::percent;
 use switchboard_protocol::wire::problem::Code;
 use switchboard_redis::Redis;
@@ -65,6 +67,7 @@ pub struct Admin<L: Load = Arc<Runtime>> {
     pub rollout: Arc<Rollout<L>>,
     pub operators: Operators,
     pub outbox: Outbox,
+    pub timers: Timers,
     pub hub: Hub,
     pub redis: Redis,
     /// The routes of the application for operators.

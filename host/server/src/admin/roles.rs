@@ -8,7 +8,7 @@ use hyper::Method;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Role {
     Read,
-    /// Also change releases, live settings and secrets, and retry or drop parked events.
+    /// Also change releases, live settings and secrets, and retry or drop parked events, and cancel timers.
     Deploy,
     /// Also close connections, revoke tokens and manage admin tokens.
     Admin,
@@ -53,6 +53,7 @@ pub(super) fn needed(method: &Method, path: &str) -> Role {
         (true, _) => Role::Read,
         (false, ["releases"])
         | (false, ["handlers", _, "promote" | "rollback" | "unshadow" | "retire" | "config"])
+        | (false, ["handlers", _, "timers", "cancel"])
         | (false, ["events", _, "retry" | "drop"])
         | (false, ["secrets", _] | ["secrets", _, "remove"]) => Role::Deploy,
         // Also for routes that handlers bind.

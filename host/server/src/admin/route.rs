@@ -34,6 +34,9 @@ pub(super) enum Endpoint {
     Events,
     RetryEvent(String),
     DropEvent(String),
+    /// The timers of handlers.
+    Timers,
+    CancelTimers(String),
     Disconnect,
     /// Delete keys in Redis.
     Forget,
@@ -99,6 +102,8 @@ pub(super) fn find(method: &Method, path: &str) -> Found {
             ["events"] => read(Endpoint::Events),
             ["events", id, "retry"] => write(Endpoint::RetryEvent(id.to_owned())),
             ["events", id, "drop"] => write(Endpoint::DropEvent(id.to_owned())),
+            ["timers"] => read(Endpoint::Timers),
+            ["handlers", name, "timers", "cancel"] => write(Endpoint::CancelTimers(name.to_owned())),
             ["disconnect"] => write(Endpoint::Disconnect),
             ["redis", "forget"] => write(Endpoint::Forget),
             ["revocations"] => write(Endpoint::Revoke),

@@ -111,6 +111,7 @@ impl Host {
             rollout,
             operators: Operators::new(pool.clone()),
             outbox: Outbox::new(pool.clone()),
+            timers: Timers::new(pool.clone()),
             hub: hub.clone(),
             redis,
             calls: echo.clone(),

@@ -1,13 +1,14 @@
 //! The schedule trigger. A schedule of scope `node` runs on every node. A schedule of scope `fleet` runs on
 //! the node that first moves its row in Postgres. If a run has not ended when the next one is due, the next
-//! one is skipped. `starts` decides how many runs start at a time, and `claims` asks Postgres for the runs of
-//! fleet schedules.
+//! one is skipped. `due_times` and `cron_times` decide when schedules are due, `starts` decides how many runs
+//! start at a time, and `claims` asks Postgres for the runs of fleet schedules.
 //!
 //! The trigger sleeps until a schedule is due. Runs that begin at one time share one statement.
 
 mod claims;
+mod cron_times;
+mod due_times;
 mod starts;
-mod timers;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,15 +20,16 @@ use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
 use claims::Claims;
+use cron_times::CronTimes;
+use due_times::DueTimes;
 use starts::Starts;
-use timers::Timers;
 
 use super::state::Triggers;
 use switchboard_contract::schedule::Tick;
 use switchboard_core::limits;
-use switchboard_core::manifest::{ScheduleBinding, Scope};
+use switchboard_core::manifest::{ScheduleBinding, Scope, Timing};
 use switchboard_core::shutdown::ShutdownGuard;
-use switchboard_postgres::schedules::{Due, DueRun};
+use switchboard_postgres::schedules::{Due, DueRun, Next};
 use switchboard_releases::registry::Schedule;
 use switchboard_runtime::{Call, LoadedRelease, export};
 
@@ -36,7 +38,8 @@ type Key = (String, String);
 
 pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
     let mut changes = triggers.registry.changes();
-    let mut timers = Timers::new(Instant::now());
+    let mut times = DueTimes::new(Instant::now());
+    let mut cron_times = CronTimes::default();
     let mut running: HashMap<Key, AbortHandle> = HashMap::new();
     let mut starts = Starts::new();
     let claims = Claims::new(triggers.postgres.schedules());
@@ -60,8 +63,10 @@ pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
             Some(claimed) = claiming.join_next() => {
                 let not_claimed: Vec<Key> = claimed.unwrap_or_default();
                 let again_at = Instant::now() + limits::SCHEDULE_CLAIMED_AGAIN_AFTER;
+                let again_at_ms = now_ms() + limits::SCHEDULE_CLAIMED_AGAIN_AFTER.as_millis() as u64;
                 for key in &not_claimed {
-                    timers.due_by(key, again_at);
+                    times.due_by(key, again_at);
+                    cron_times.due_again(key, again_at_ms);
                     wake_at = wake_at.min(again_at);
                 }
                 continue;
@@ -73,12 +78,21 @@ pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
         wake_at = looked_at + limits::SCHEDULES_LOOKED_FOR_EVERY;
         for schedule in current.schedules() {
             let key = (schedule.entry.name.clone(), schedule.binding.name.clone());
-            let every = Duration::from_millis(schedule.binding.every_ms);
-            let due = timers.look(&key, every, looked_at);
-            if due.is_now && !running.contains_key(&key) {
+            let (is_now, next) = match &schedule.binding.timing {
+                Timing::Every(every_ms) => {
+                    let due = times.look(&key, Duration::from_millis(*every_ms), looked_at);
+                    (due.is_now, due.next)
+                }
+                Timing::Cron(cron) => {
+                    let due = cron_times.look(&key, cron, now_ms());
+                    // The next time may be beyond what the clock of the process can count to.
+                    (due.is_now, looked_at + due.next_in.min(limits::SCHEDULES_LOOKED_FOR_EVERY))
+                }
+            };
+            if is_now && !running.contains_key(&key) {
                 starts.is_due(&key);
             }
-            wake_at = wake_at.min(due.next);
+            wake_at = wake_at.min(next);
         }
         let mut waiting = Vec::new();
         for key in starts.begin() {
@@ -91,12 +105,28 @@ pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
             let call = Call::new(None);
             let (triggers, release) = (triggers.clone(), schedule.entry.pick(&call.id).clone());
             let binding = schedule.binding.clone();
+            let next = match &binding.timing {
+                Timing::Every(every_ms) => Next::Every(Duration::from_millis(*every_ms)),
+                Timing::Cron(cron) => {
+                    let Some((due_ms, next_ms)) = cron_times.due(&key) else {
+                        starts.ended(&key);
+                        continue;
+                    };
+                    Next::At { cron: cron.to_string(), due_ms, next_ms }
+                }
+            };
             let run = match binding.scope {
-                Scope::Node => runs.spawn(async move {
-                    run_once(&triggers, &release, call, &binding, now_ms()).await;
-                }),
+                Scope::Node => {
+                    let due_ms = match next {
+                        Next::Every(_) => now_ms(),
+                        Next::At { due_ms, .. } => due_ms,
+                    };
+                    runs.spawn(async move {
+                        run_once(&triggers, &release, call, &binding, due_ms).await;
+                    })
+                }
                 Scope::Fleet => {
-                    let due = due(&release, &binding);
+                    let due = due(&release, &binding, next);
                     let lease = due.run_time_max;
                     let (claimed, claim) = oneshot::channel::<DueRun>();
                     waiting.push((due, claimed));
@@ -139,12 +169,12 @@ fn end_finished(running: &mut HashMap<Key, AbortHandle>, starts: &mut Starts) {
     });
 }
 
-fn due(release: &LoadedRelease, binding: &ScheduleBinding) -> Due {
+fn due(release: &LoadedRelease, binding: &ScheduleBinding, next: Next) -> Due {
     let deadline = Duration::from_millis(release.manifest.limits.deadline_ms);
     Due {
         handler: release.name().to_owned(),
         name: binding.name.clone(),
-        every: Duration::from_millis(binding.every_ms),
+        next,
         run_time_max: deadline + limits::SCHEDULE_LEASE_MARGIN,
     }
 }

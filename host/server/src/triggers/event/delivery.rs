@@ -13,6 +13,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::retries::retry_after;
 use switchboard_contract::event::{Event, Verdict};
 use switchboard_core::limits;
 use switchboard_runtime::Failure;
@@ -136,16 +137,13 @@ where
     delivered
 }
 
-/// Postpones an event whose attempt failed, or parks it if this was its last attempt. The delay doubles with
-/// each attempt, from [`limits::EVENT_RETRY_AFTER`] to [`limits::EVENT_RETRY_AFTER_MAX`]; it is at least
-/// `delay_min`.
+/// Postpones an event whose attempt failed, or parks it if this was its last attempt. The delay grows with
+/// each attempt; it is at least `delay_min`.
 fn postpone_or_park(event: &Event, attempts_max: u32, delay_min: Duration, error: String) -> Outcome {
     if event.attempt >= attempts_max {
         return Outcome::Parked { error };
     }
-    let doublings = event.attempt.saturating_sub(1).min(20);
-    let delay = (limits::EVENT_RETRY_AFTER * (1 << doublings)).min(limits::EVENT_RETRY_AFTER_MAX);
-    Outcome::Postponed { after: delay.max(delay_min), error }
+    Outcome::Postponed { after: retry_after(event.attempt).max(delay_min), error }
 }
 
 #[cfg(test)]

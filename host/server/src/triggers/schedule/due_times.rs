@@ -1,4 +1,4 @@
-//! When the schedules are due by the clock of this node. Pure: the caller passes the time.
+//! When the schedules with a period are due, by the clock of this node. Pure: the caller passes the time.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use super::Key;
 
 /// The next time of each schedule. The runs that begin at one time share one statement. So the periods of
-/// whole seconds begin together, at whole seconds since the start of the timers.
-pub(super) struct Timers {
+/// whole seconds begin together, at whole seconds since the start of the trigger.
+pub(super) struct DueTimes {
     next: HashMap<Key, Instant>,
     start: Instant,
 }
@@ -24,7 +24,7 @@ pub(super) struct Due {
     pub next: Instant,
 }
 
-impl Timers {
+impl DueTimes {
     pub(super) fn new(start: Instant) -> Self {
         Self { next: HashMap::new(), start }
     }
@@ -85,60 +85,60 @@ mod tests {
     #[test]
     fn a_schedule_is_due_at_once_and_then_after_each_period() {
         let start = Instant::now();
-        let mut timers = Timers::new(start);
-        assert_eq!(timers.look(&key(), SECOND, start), Due { is_now: true, next: start + SECOND });
-        assert!(!timers.look(&key(), SECOND, start + SECOND / 2).is_now);
+        let mut times = DueTimes::new(start);
+        assert_eq!(times.look(&key(), SECOND, start), Due { is_now: true, next: start + SECOND });
+        assert!(!times.look(&key(), SECOND, start + SECOND / 2).is_now);
         // A late run does not move the next one.
         let late = start + SECOND + SECOND / 4;
-        assert_eq!(timers.look(&key(), SECOND, late), Due { is_now: true, next: start + 2 * SECOND });
+        assert_eq!(times.look(&key(), SECOND, late), Due { is_now: true, next: start + 2 * SECOND });
         // After many missed runs, it is due once more at once.
         let much_later = start + 100 * SECOND;
-        assert_eq!(timers.look(&key(), SECOND, much_later), Due { is_now: true, next: much_later });
+        assert_eq!(times.look(&key(), SECOND, much_later), Due { is_now: true, next: much_later });
     }
 
     #[test]
     fn periods_of_whole_seconds_begin_together() {
         let (start, other) = (Instant::now(), ("typing".to_owned(), "expire".to_owned()));
-        let mut timers = Timers::new(start);
-        let seen = timers.look(&key(), SECOND, start + SECOND / 4);
+        let mut times = DueTimes::new(start);
+        let seen = times.look(&key(), SECOND, start + SECOND / 4);
         assert_eq!(seen, Due { is_now: true, next: start + 2 * SECOND });
-        let seen = timers.look(&other, 2 * SECOND, start + SECOND / 2);
+        let seen = times.look(&other, 2 * SECOND, start + SECOND / 2);
         assert_eq!(seen, Due { is_now: true, next: start + 3 * SECOND });
         // The periods from then on are exact.
-        assert_eq!(timers.look(&key(), SECOND, start + 2 * SECOND).next, start + 3 * SECOND);
+        assert_eq!(times.look(&key(), SECOND, start + 2 * SECOND).next, start + 3 * SECOND);
         // So they are after missed runs.
-        let late = timers.look(&other, 2 * SECOND, start + 10 * SECOND + SECOND / 8);
+        let late = times.look(&other, 2 * SECOND, start + 10 * SECOND + SECOND / 8);
         assert_eq!(late, Due { is_now: true, next: start + 11 * SECOND });
     }
 
     #[test]
     fn a_period_of_less_than_a_second_begins_at_any_time() {
         let (start, every) = (Instant::now(), SECOND / 5);
-        let seen = Timers::new(start).look(&key(), every, start + SECOND / 4);
+        let seen = DueTimes::new(start).look(&key(), every, start + SECOND / 4);
         assert_eq!(seen, Due { is_now: true, next: start + SECOND / 4 + every });
     }
 
     #[test]
     fn a_shorter_period_counts_from_the_release_that_has_it() {
         let start = Instant::now();
-        let mut timers = Timers::new(start);
-        timers.look(&key(), HOUR, start);
+        let mut times = DueTimes::new(start);
+        times.look(&key(), HOUR, start);
         let deployed = start + 5 * SECOND;
-        assert_eq!(timers.look(&key(), SECOND, deployed), Due { is_now: false, next: deployed + SECOND });
-        assert!(timers.look(&key(), SECOND, deployed + SECOND).is_now);
+        assert_eq!(times.look(&key(), SECOND, deployed), Due { is_now: false, next: deployed + SECOND });
+        assert!(times.look(&key(), SECOND, deployed + SECOND).is_now);
         // A longer one begins after the next run.
-        let next = timers.look(&key(), HOUR, deployed + 2 * SECOND);
+        let next = times.look(&key(), HOUR, deployed + 2 * SECOND);
         assert_eq!(next, Due { is_now: true, next: deployed + 2 * SECOND + HOUR });
     }
 
     #[test]
     fn a_run_that_was_not_claimed_is_due_earlier_but_never_later() {
         let start = Instant::now();
-        let mut timers = Timers::new(start);
-        timers.look(&key(), HOUR, start);
-        timers.due_by(&key(), start + 5 * SECOND);
-        assert!(timers.look(&key(), HOUR, start + 5 * SECOND).is_now);
-        timers.due_by(&key(), start + 2 * HOUR);
-        assert!(timers.look(&key(), HOUR, start + 5 * SECOND + HOUR).is_now);
+        let mut times = DueTimes::new(start);
+        times.look(&key(), HOUR, start);
+        times.due_by(&key(), start + 5 * SECOND);
+        assert!(times.look(&key(), HOUR, start + 5 * SECOND).is_now);
+        times.due_by(&key(), start + 2 * HOUR);
+        assert!(times.look(&key(), HOUR, start + 5 * SECOND + HOUR).is_now);
     }
 }
