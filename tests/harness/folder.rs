@@ -13,8 +13,8 @@ use switchboard_services::standing::Standing;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use crate::patience::within;
 use crate::paths;
+use crate::patience::within;
 
 /// The first start makes a Postgres cluster, on a machine that is busy with other tests.
 const READY_WITHIN: Duration = Duration::from_secs(120);
@@ -31,11 +31,7 @@ impl Folder {
     pub fn new() -> Self {
         let temporary = tempfile::Builder::new().prefix("switchboard-folder-").tempdir();
         let temporary = temporary.expect("a temporary directory");
-        Self {
-            directory: temporary.path().to_owned(),
-            environment: Vec::new(),
-            _temporary: Some(temporary),
-        }
+        Self { directory: temporary.path().to_owned(), environment: Vec::new(), _temporary: Some(temporary) }
     }
 
     /// A folder that is empty but for cargo's output of earlier runs. It has the same path in every run,

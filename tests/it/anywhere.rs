@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use switchboard_tests::folder::{Folder, server_runs};
 use switchboard_tests::host::free_address;
-use switchboard_tests::patience::until;
 use switchboard_tests::paths;
+use switchboard_tests::patience::until;
 use switchboard_tests::release::Release;
 use tokio::time::timeout;
 

@@ -174,8 +174,8 @@ async fn a_call_is_a_part_of_the_recording_of_its_caller() {
                 let mut files = fs::read_dir(&directory).ok()?.flatten().map(|entry| entry.path());
                 files.find_map(|path| {
                     let text = fs::read_to_string(&path).ok()?;
-                    let is_it = text.contains("\nreturned\n")
-                        && text.contains(&format!("trigger: \"{trigger}\""));
+                    let is_it =
+                        text.contains("\nreturned\n") && text.contains(&format!("trigger: \"{trigger}\""));
                     is_it.then_some((path, text))
                 })
             })

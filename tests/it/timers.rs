@@ -149,8 +149,8 @@ async fn a_failing_timer_is_retried_then_parked_then_retried_by_an_operator() {
         }
         assert!(listed(host).await.iter().all(|timer| timer["state"] == "parked"));
 
-        let repaired = Release::guest("timers")
-            .with_manifest(|manifest| manifest["config"]["repaired"] = true.into());
+        let repaired =
+            Release::guest("timers").with_manifest(|manifest| manifest["config"]["repaired"] = true.into());
         host.admin.release(&repaired).await;
         let id = |event: &Value| event["id"].as_str().expect("an id").to_owned();
         let (status, answer) = host.switchboard(&["events", "retry", &id(&of("panics")), "--json"]).await;
@@ -239,10 +239,8 @@ async fn another_node_fires_the_timers_that_a_killed_node_had_claimed() {
             (counted(host).await == COUNT).then_some(())
         })
         .await;
-        within(TAKEN_OVER_WITHIN, "no timer to be left", async || {
-            (stored(host).await == 0).then_some(())
-        })
-        .await;
+        within(TAKEN_OVER_WITHIN, "no timer to be left", async || (stored(host).await == 0).then_some(()))
+            .await;
         assert!(failed(host).await.is_empty());
         drop(ana);
     })

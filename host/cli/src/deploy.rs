@@ -138,9 +138,9 @@ pub(crate) fn sentence(outcome: &Outcome) -> String {
         }
         (Action::Retire, _) => format!("{name} is retired on {nodes}, it ran {release} ({took})"),
         _ if outcome.unchanged => format!("{name} runs {release} on {nodes}, as before ({took})"),
-        (Action::Canary, _) if percent == 0 => format!(
-            "{name} gives the selected callers {release} on {nodes}, all others {previous} ({took})"
-        ),
+        (Action::Canary, _) if percent == 0 => {
+            format!("{name} gives the selected callers {release} on {nodes}, all others {previous} ({took})")
+        }
         (Action::Canary, _) => format!(
             "{name} gives {percent} % of its users {release} on {nodes}, the others {previous} ({took})"
         ),

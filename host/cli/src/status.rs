@@ -227,6 +227,7 @@ mod tests {
             at: "2026-11-20T12:00:00.000Z".into(),
             current: true,
             canary_percent: None,
+            canary_selection: None,
             shadow_percent: None,
         };
         let node = Node {

@@ -278,14 +278,7 @@ impl From<Unavailable> for Error {
     }
 }
 
-fn receive(
-    local: &Local,
-    wakes: &Wakes,
-    tracer: &Tracer,
-    watches: &Watches,
-    node: NodeId,
-    event: BusEvent,
-) {
+fn receive(local: &Local, wakes: &Wakes, tracer: &Tracer, watches: &Watches, node: NodeId, event: BusEvent) {
     match event {
         BusEvent::Address(address, Envelope::Publications(batch)) => {
             local.deliver(&address, &batch);

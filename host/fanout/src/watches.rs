@@ -224,9 +224,10 @@ impl Watches {
     pub(super) fn announced(&self, node: Uuid, watch: Uuid, filter: WatchFilter) {
         let until = Instant::now() + limits::WATCH_KEPT;
         let mut watches = self.0.watches.lock();
+        let has_room = watches.len() < limits::WATCHES_MAX;
         match watches.get_mut(&watch) {
             Some(known) => known.until = until,
-            None if watches.len() < limits::WATCHES_MAX => {
+            None if has_room => {
                 watches.insert(watch, Watch { node, filter, until, waiting: Buffer::default() });
             }
             None => {}

@@ -290,12 +290,14 @@ mod tests {
         let calls = [calls, vec![answer("other", json!("x"))]].concat();
         let scenario = Scenario { calls, ..Scenario::default() };
         let mut props = Props::of(&scenario, Live).unwrap().calling(&["directory".to_owned()]);
-        let mut body = |handler: &str, method: &str| {
-            match props.respond(0, "calls.call", &json!({ "handler": handler, "method": method })) {
-                Response::Answer(answer) => answer["Ok"]["body"]["text"].as_str().map(str::to_owned),
-                Response::Live => None,
-                other => panic!("{other:?}"),
-            }
+        let mut body = |handler: &str, method: &str| match props.respond(
+            0,
+            "calls.call",
+            &json!({ "handler": handler, "method": method }),
+        ) {
+            Response::Answer(answer) => answer["Ok"]["body"]["text"].as_str().map(str::to_owned),
+            Response::Live => None,
+            other => panic!("{other:?}"),
         };
         let bodies = [(); 3].map(|()| body("directory", "profile"));
         let second = r#"{"n":2}"#;

@@ -20,9 +20,9 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::Error;
+pub use operators::ListedTimer;
 use switchboard_core::ids::NodeId;
 use switchboard_core::limits;
-pub use operators::ListedTimer;
 use wake::Wake;
 
 /// The part of the free places of a handler that one node fills before it counts the timers again. So this

@@ -509,9 +509,8 @@ pub fn covers(running: &Manifest, candidate: &Manifest) -> Result<(), Conflict> 
     };
     for binding in &running.on.http {
         let HttpBinding { method, path, public, action } = binding;
-        let is_same = |other: &&HttpBinding| {
-            (&other.method, &other.path, other.public) == (method, path, *public)
-        };
+        let is_same =
+            |other: &&HttpBinding| (&other.method, &other.path, other.public) == (method, path, *public);
         let Some(same) = candidate.on.http.iter().find(is_same) else {
             return missing_binding(format!("`{method} {path}`"));
         };

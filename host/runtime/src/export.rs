@@ -11,9 +11,7 @@ use super::release::Exports;
 use super::trigger::Trigger;
 use crate::interfaces::CallState;
 use switchboard_contract::types::{Principal, Problem, Push};
-use switchboard_contract::{
-    before, call, connection, connection_batch, event, frame, http, schedule, timer,
-};
+use switchboard_contract::{before, call, connection, connection_batch, event, frame, http, schedule, timer};
 use switchboard_core::limits;
 use switchboard_telemetry::spans;
 

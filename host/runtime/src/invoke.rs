@@ -96,10 +96,9 @@ pub(super) async fn run<E: Export>(
             }
         }
         Ok(Err(error)) => Err(classify(&error, store.data())),
-        Err(_) => Err(Failure::new(
-            Kind::Deadline,
-            format!("no answer after {} ms", store.data().deadline_ms),
-        )),
+        Err(_) => {
+            Err(Failure::new(Kind::Deadline, format!("no answer after {} ms", store.data().deadline_ms)))
+        }
     };
     // The detail may contain texts of the guest, and so secrets.
     let result = result.map_err(|failure| Failure {

@@ -42,7 +42,7 @@ impl EndedCall<'_> {
     fn user(&self) -> Option<&str> {
         match self.caller {
             Caller::User(user) => Some(user),
-            Caller::Anonymous | Caller::Event(_) | Caller::Batch | Caller::Host => None,
+            Caller::Anonymous | Caller::Event(_) | Caller::Timer(_) | Caller::Batch | Caller::Host => None,
         }
     }
 

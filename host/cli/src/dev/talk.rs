@@ -91,14 +91,15 @@ impl Talk {
             )
         });
         let on = &manifest.on.connection;
-        let opens = on.opened.is_bound().then(|| {
-            format!("# {name} is called when a socket opens (npm install -g wscat)\n{socket}")
-        });
+        let opens = on
+            .opened
+            .is_bound()
+            .then(|| format!("# {name} is called when a socket opens (npm install -g wscat)\n{socket}"));
         http.chain(frames).chain(opens).collect()
     }
 
     fn request(&self, route: &HttpBinding) -> String {
-        let HttpBinding { method, path, public } = route;
+        let HttpBinding { method, path, public, .. } = route;
         let is_for_operators = path.starts_with(OPERATORS);
         let base = if is_for_operators { &self.operators } else { &self.clients };
         let mut command = format!("curl -sS {base}{}", with_names(path));
@@ -182,8 +183,7 @@ mod tests {
 
     #[test]
     fn many_routes_are_counted_and_foreign_tokens_are_left_to_their_issuer() {
-        let routes: Vec<_> =
-            (0..20).map(|n| format!("{{ method = \"GET\", path = \"/r/{n}\" }}")).collect();
+        let routes: Vec<_> = (0..20).map(|n| format!("{{ method = \"GET\", path = \"/r/{n}\" }}")).collect();
         let many = manifest(&format!("on.http = [{}]", routes.join(", ")));
         let text = talk(Config::default()).text([&many].into_iter());
         assert_eq!(text.matches("curl").count(), limits::DEV_EXAMPLES_MAX);

@@ -318,14 +318,38 @@ mod tests {
         assert_eq!(modules, interfaces);
         for (name, words) in [
             ("postgres", ["export class Transaction {", "commit(): void;"]),
-            ("postgres", ["export function query(statement: string, params: Array<Value>): Rows;", "begin()"]),
+            (
+                "postgres",
+                ["export function query(statement: string, params: Array<Value>): Rows;", "begin()"],
+            ),
             ("postgres", ["| { tag: \"integer\"; val: bigint }", "| { tag: \"texts\"; val: Array<string> }"]),
-            ("fetch", ["timeoutMs?: number;", "Array<{ tag: \"ok\"; val: Response } | { tag: \"err\"; val: Error }>"]),
-            ("frame", ["import type { Position, Principal, Problem }", "handle(request: Request): Reply | undefined;"]),
-            ("log", ["type Level = \"debug\" | \"info\" | \"warn\" | \"error\";", "fields: Array<[string, string]>"]),
+            (
+                "fetch",
+                [
+                    "timeoutMs?: number;",
+                    "Array<{ tag: \"ok\"; val: Response } | { tag: \"err\"; val: Error }>",
+                ],
+            ),
+            (
+                "frame",
+                [
+                    "import type { Position, Principal, Problem }",
+                    "handle(request: Request): Reply | undefined;",
+                ],
+            ),
+            (
+                "log",
+                [
+                    "type Level = \"debug\" | \"info\" | \"warn\" | \"error\";",
+                    "fields: Array<[string, string]>",
+                ],
+            ),
             ("wake", ["shards: Uint32Array", "): void;"]),
             ("event", ["position: bigint;", "| { tag: \"reject\"; val: string };"]),
-            ("connection-batch", ["open(node: string, opened: Array<Opened>): Array<Opening>;", "export interface"]),
+            (
+                "connection-batch",
+                ["open(node: string, opened: Array<Opened>): Array<Opening>;", "export interface"],
+            ),
         ] {
             let text = module(name);
             for word in words {

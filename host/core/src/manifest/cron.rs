@@ -307,10 +307,7 @@ mod tests {
             ["2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"]
         );
         // After the first occurrence, the second one is not found.
-        assert_eq!(
-            times("30 2 * * *", "Europe/Berlin", "2026-10-25T00:30:00Z", 1),
-            ["2026-10-26T01:30:00Z"]
-        );
+        assert_eq!(times("30 2 * * *", "Europe/Berlin", "2026-10-25T00:30:00Z", 1), ["2026-10-26T01:30:00Z"]);
         assert_eq!(
             times("*/30 * * * *", "Europe/Berlin", "2026-10-24T23:30:00Z", 5),
             [

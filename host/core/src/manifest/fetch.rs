@@ -95,11 +95,9 @@ impl FetchGrant {
         // A value is not part of an error: it may be a secret.
         let keys: Vec<_> =
             [&self.url].into_iter().chain(&self.addresses).flat_map(|text| keys(text)).collect();
-        let wrong = |what: &str| {
-            match keys.is_empty() {
-                true => self.wrong(what),
-                false => self.wrong(&format!("with the present values of {}: {what}", keys.join(", "))),
-            }
+        let wrong = |what: &str| match keys.is_empty() {
+            true => self.wrong(what),
+            false => self.wrong(&format!("with the present values of {}: {what}", keys.join(", "))),
         };
         let Some(url) = filled(&self.url, settings) else { return Ok(None) };
         let (scheme, host, port, path) = target(&url, keys.is_empty()).map_err(|what| wrong(&what))?;
@@ -242,10 +240,7 @@ fn filled(text: &str, settings: &BTreeMap<String, String>) -> Option<String> {
 }
 
 /// Parses the pattern of a URL. An error has a part of the pattern only if `may_show` it.
-fn target(
-    pattern: &str,
-    may_show: bool,
-) -> Result<(String, HostPattern, Option<u16>, PathPattern), String> {
+fn target(pattern: &str, may_show: bool) -> Result<(String, HostPattern, Option<u16>, PathPattern), String> {
     let rule = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
     let form = "a URL is written as https://host/path or https://host:port/path, with a `*` only for the whole host, its \
                 first label, the port, or at the end of the path";

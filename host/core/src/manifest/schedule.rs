@@ -95,10 +95,7 @@ mod tests {
         // A release file in Postgres keeps the words of the manifest, and older nodes read the old ones.
         for (binding, json) in [
             (period, r#"{"name":"a","every_ms":1000,"scope":"node"}"#),
-            (
-                cron,
-                r#"{"name":"a","cron":"0 9 * * 1-5","time_zone":"Europe/Berlin","scope":"fleet"}"#,
-            ),
+            (cron, r#"{"name":"a","cron":"0 9 * * 1-5","time_zone":"Europe/Berlin","scope":"fleet"}"#),
         ] {
             assert_eq!(serde_json::to_string(&binding).unwrap(), json);
             assert_eq!(serde_json::from_str::<ScheduleBinding>(json).unwrap(), binding);

@@ -176,9 +176,8 @@ fn a_canary_answers_whom_it_selects_beside_its_share_and_stays_the_same_while_no
     let running = send().running.clone();
     let trial = || Candidate { digest: digest(), release: running.clone(), percent: 0 };
     let canary = Candidate { release: send().running.clone(), ..trial() };
-    let select = |user: &str| {
-        Selection::new(vec![user.to_owned()], Some("beta".to_owned()), None, None).unwrap()
-    };
+    let select =
+        |user: &str| Selection::new(vec![user.to_owned()], Some("beta".to_owned()), None, None).unwrap();
     let mut entry = Entry::new("send-message", digest(), 1, running.clone());
     entry.set_canary(canary, select("ana"), None);
     let release = &entry.canary.as_ref().unwrap().candidate.release;
@@ -264,9 +263,7 @@ fn an_action_has_a_bounded_number_of_hooks() {
 #[test]
 fn a_route_names_its_action_and_a_trial_keeps_it() {
     let acts = |action: &str| {
-        entry(&format!(
-            "name = \"send-message\"\non.http = [{{ method = \"POST\", path = \"/m\"{action} }}]"
-        ))
+        entry(&format!("name = \"send-message\"\non.http = [{{ method = \"POST\", path = \"/m\"{action} }}]"))
     };
     let (none, sends, edits) =
         (acts(""), acts(r#", action = "message.send""#), acts(r#", action = "message.edit""#));

@@ -197,7 +197,8 @@ impl<L: Load> Follower<L> {
             let short = digest.short();
             match self.fleet.load_to_follow(digest).await {
                 Ok((release, former)) => {
-                    let why = |reason: Error| format!("the {what} {short} keeps its former settings: {reason}");
+                    let why =
+                        |reason: Error| format!("the {what} {short} keeps its former settings: {reason}");
                     whys.extend(former.map(why));
                     *slot = Some(Candidate { digest, release, percent });
                 }

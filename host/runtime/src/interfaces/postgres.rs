@@ -60,6 +60,8 @@ fn report(logger: &CallLogger, error: &Error) {
             Level::Warn,
             "Postgres did not complete a statement; the handler can answer 503",
             &fields,
+            // The host writes this line, so it is not among the lines of the handler that operators watch.
+            None,
         );
     }
 }

@@ -138,18 +138,14 @@ mod tests {
     fn what_is_within_the_bounds_is_stored() {
         let key = "k".repeat(limits::TIMER_KEY_BYTES_MAX);
         let payload = "p".repeat(limits::TIMER_PAYLOAD_BYTES_MAX);
-        for due in [
-            Due::AtMs(0),
-            Due::AtMs(NOW_MS + AHEAD_MAX_MS),
-            Due::AfterMs(0),
-            Due::AfterMs(AHEAD_MAX_MS),
-        ] {
+        for due in
+            [Due::AtMs(0), Due::AtMs(NOW_MS + AHEAD_MAX_MS), Due::AfterMs(0), Due::AfterMs(AHEAD_MAX_MS)]
+        {
             let what = format!("{due:?}");
             assert_eq!(check(&[timer(&key, due, &payload)]), Ok(1), "{what}");
         }
-        let timers: Vec<_> = (0..limits::TIMERS_PER_SET_MAX)
-            .map(|n| timer(&n.to_string(), Due::AfterMs(1), ""))
-            .collect();
+        let timers: Vec<_> =
+            (0..limits::TIMERS_PER_SET_MAX).map(|n| timer(&n.to_string(), Due::AfterMs(1), "")).collect();
         assert_eq!(check(&timers), Ok(timers.len()));
     }
 

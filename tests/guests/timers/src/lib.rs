@@ -89,7 +89,7 @@ fn push(firing: &Firing) {
 
 fn publish(frame_type: &str, payload: &Value) {
     let pushed = frame::push(frame_type, &payload.to_string());
-    channels::publish(&[Publication::new("user:ana", pushed)]).expect("the bus is there");
+    channels::publish(&[Publication::new("user:ana".to_owned(), pushed)]).expect("the bus is there");
 }
 
 impl schedule::Handler for Guest {

@@ -94,10 +94,10 @@ impl Queue {
             let handler = self.handlers.entry(name.clone()).or_default();
             let of_this = timers.iter().filter(|timer| timer.handler == *name);
             let before = handler.waiting.len();
-            handler.waiting.extend(of_this.map(|claimed| QueuedTimer {
-                claimed: claimed.clone(),
-                expires_at: began_at + *lease,
-            }));
+            handler.waiting.extend(
+                of_this
+                    .map(|claimed| QueuedTimer { claimed: claimed.clone(), expires_at: began_at + *lease }),
+            );
             let added = handler.waiting.len() - before;
             handler.claimed += added;
             handler.has_more = added >= *room;
