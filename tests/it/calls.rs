@@ -24,7 +24,7 @@ fn other_nest(limit: &str, value: i64) -> Release {
     })
 }
 
-/// What the handler at this path got for its call.
+/// The result of the call that the handler at this path made.
 async fn called_at(host: &Host, path: &str, handler: &str, method: &str, body: &str) -> Value {
     let asked = json!({ "handler": handler, "method": method, "body": body });
     host.rest("ana").post(path, asked).await.expect(200)

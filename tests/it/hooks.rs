@@ -41,7 +41,7 @@ fn another(name: &str, order: i64, adds: &str) -> Release {
     })
 }
 
-/// What the handler of `guests.say` got over REST: the room of the path, and the body.
+/// The input of the handler of `guests.say` over REST: the room of the path, and the body.
 async fn over_rest(host: &Host, user: &str, content: &str) -> (Value, Value) {
     let answer = host.rest(user).post(PATH, json!({ "content": content })).await.expect(200);
     let body = answer["body"].as_str().expect("a text");
@@ -128,7 +128,7 @@ async fn messages_pass_the_hook_of_message_send_over_every_route() {
         {
             host.rest("ana").post(path, body).await.expect_problem(403, "unwanted_word");
         }
-        // What a hook leaves of a message is validated like the message of any client.
+        // A message that a hook has changed is validated like the message of any client.
         ana.send("empty").await.expect_invalid("content");
         host.rest("ana").post(&in_room, json!({ "content": "empty" })).await.expect_invalid("content");
         // Pipelined frames keep their order, although each waits for its hook.

@@ -98,7 +98,7 @@ fn wrong_answers(exchange: &Exchange) -> Vec<Value> {
     }
 }
 
-/// What a called handler answers when its own services are not available.
+/// The answer of a called handler whose own services are not available.
 fn problem() -> Value {
     json!({
         "status": 503,

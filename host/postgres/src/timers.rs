@@ -69,7 +69,7 @@ pub enum Set {
     Full,
 }
 
-/// What a node may claim of one handler.
+/// The timers that a node may claim of one handler.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     pub handler: String,

@@ -27,8 +27,8 @@ pub enum Error {
     #[error("{0}")]
     Skipped(SkipReason),
     /// Another caller switched the handler meanwhile.
-    #[error("{}", lost(.to.as_ref()))]
-    Lost { to: Option<Running> },
+    #[error("{}", lost(.to.as_deref()))]
+    Lost { to: Option<Box<Running>> },
     #[error("no handler `{0}` runs in this fleet")]
     UnknownHandler(String),
     #[error("no stored release of the handler begins with {0}")]

@@ -210,7 +210,7 @@ pub enum SwitchResult {
     /// The fleet runs the release from this generation on.
     To { generation: i64 },
     /// Another caller switched this handler first.
-    Lost { to: Option<Running> },
+    Lost { to: Option<Box<Running>> },
 }
 
 /// An operation on Postgres that failed.
@@ -520,8 +520,8 @@ impl Switch {
         let attempt = "switch a release";
         let next = &change.to;
         let now = handler_state(&mut self.tx, &next.name).await?;
-        // The generation of the row also rises when settings or secrets change. That says nothing against this
-        // change. Each switch of a release has an entry in the history.
+        // The generation of the row also rises when settings or secrets change. That says nothing against
+        // this change. Each switch of a release has an entry in the history.
         let has_switched: bool = sqlx::query_scalar(
             "select exists (select from switchboard.history where name = $1 and generation > $2)",
         )
@@ -532,7 +532,7 @@ impl Switch {
         .map_err(failed_to(attempt))?;
         // It is lower only after a failover to a replica that lagged.
         if has_switched || now.generation() < next.generation {
-            return Ok(SwitchResult::Lost { to: now.running().cloned() });
+            return Ok(SwitchResult::Lost { to: now.running().cloned().map(Box::new) });
         }
         let selection = (!next.selection.is_empty())
             .then(|| serde_json::to_value(&next.selection))

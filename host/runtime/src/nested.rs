@@ -52,8 +52,8 @@ pub(crate) struct Callee {
 
 impl Callee {
     /// Makes the call in a task of its own: the host function that waits for it runs on the stack of the
-    /// calling guest, which has no room for a second call. Nobody waits for a call slot, so two handlers that
-    /// call each other cannot block each other. If the caller ends, the call ends at its next wait.
+    /// calling guest, which has no room for a second call. No call waits for a call slot, so two handlers
+    /// that call each other cannot block each other. If the caller ends, the call ends at its next wait.
     pub(crate) async fn call(
         self,
         call: Call,

@@ -52,7 +52,7 @@ impl Cron {
     /// UTC.
     ///
     /// # Errors
-    /// What is wrong, for the author of a manifest.
+    /// The text says what is wrong, for the author of a manifest.
     pub fn parse(expression: &str, zone: Option<&str>) -> Result<Self, String> {
         let zone_name = zone.unwrap_or("UTC");
         let zone = TIME_ZONES.get(zone_name).map_err(|_| {

@@ -23,7 +23,7 @@ pub struct HookBinding {
     pub on_failure: OnFailure,
 }
 
-/// What happens to the action when the hook fails.
+/// Says whether the action is done when the hook fails.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnFailure {

@@ -46,8 +46,8 @@ impl Outbox {
             lag.missed += missed;
             lag.retired = retired;
         }
-        // A consumer whose handler is gone may have left retries or parked events. A handler with parked timers
-        // may consume no events.
+        // A consumer whose handler is gone may have left retries or parked events. A handler with parked
+        // timers may consume no events.
         let waiting: Vec<(String, i64, bool)> = sqlx::query_as(
             "select consumer, count(*), true from switchboard.retries group by consumer
              union all

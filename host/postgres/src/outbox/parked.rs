@@ -98,8 +98,8 @@ impl Outbox {
         .map_err(Error::Statement)
     }
 
-    /// Delivers a parked event or timer again, as if for the first time, to every consumer that gave it up. At the
-    /// commit, the consumers of every node look for it. Returns the number of these consumers.
+    /// Delivers a parked event or timer again, as if for the first time, to every consumer that gave it up.
+    /// At the commit, the consumers of every node look for it. Returns the number of these consumers.
     pub async fn replay(&self, id: Uuid) -> Result<u64, Error> {
         let replayed = sqlx::query(
             "with gone as (delete from switchboard.parked where id = $1 returning *),

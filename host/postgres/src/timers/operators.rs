@@ -1,5 +1,5 @@
-//! What operators do with timers: see them, and cancel them. The parked ones are in the list of failed events
-//! too (`outbox/parked.rs`).
+//! The operators' view of timers: list and cancel. The parked ones are in the list of failed events too
+//! (`outbox/parked.rs`).
 
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, Row};

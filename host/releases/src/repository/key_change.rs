@@ -15,7 +15,7 @@ use switchboard_core::config::Config;
 use switchboard_core::limits;
 use switchboard_postgres::owner;
 
-/// What happens to secrets that this process cannot open.
+/// Says how this process treats secrets that it cannot open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unopened {
     /// Nothing is sealed again, and the error names them.

@@ -98,7 +98,7 @@ async fn a_switch_goes_by_what_the_asker_saw() {
             both => panic!("one wins and one loses: {both:?}"),
         };
         let now = running("echo", winner, 2);
-        assert_eq!(*loser, SwitchResult::Lost { to: Some(now.clone()) });
+        assert_eq!(*loser, SwitchResult::Lost { to: Some(Box::new(now.clone())) });
         assert_eq!(repository.running().await.unwrap(), [now]);
         assert_eq!(repository.generation().await.unwrap(), 2);
     })

@@ -42,7 +42,7 @@ struct Failed {
     lack: Lack,
 }
 
-/// What this node lacks of a handler.
+/// A part of a handler's state in the fleet that this node lacks.
 #[derive(Clone)]
 struct Lack {
     why: String,

@@ -24,8 +24,9 @@ use switchboard_core::shutdown::ShutdownGuard;
 pub use state::Triggers;
 
 impl Triggers {
-    /// Starts the tasks that run without a request: events, schedules, timers, reports of touched connections,
-    /// and the filling of gaps. Each task holds a clone of `guard`, and ends when the shutdown begins.
+    /// Starts the tasks that run without a request: events, schedules, timers, reports of touched
+    /// connections, and the filling of gaps. Each task holds a clone of `guard`, and ends when the shutdown
+    /// begins.
     pub fn start(self: &Arc<Self>, guard: &ShutdownGuard) {
         tokio::spawn(connection::report_touches(self.clone(), guard.clone()));
         tokio::spawn(connection::fill_gaps(self.clone(), guard.clone()));

@@ -1,4 +1,4 @@
-//! What the fleet runs and this node does not, for `/readyz`. It loads nothing: the follower does.
+//! Lists what the fleet runs and this node does not, for `/readyz`. It loads nothing: the follower does.
 
 use std::collections::BTreeMap;
 

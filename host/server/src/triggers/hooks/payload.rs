@@ -8,7 +8,7 @@ use switchboard_core::limits;
 use switchboard_protocol::wire::problem::Code;
 
 /// The parameters of a path, decoded.
-type Params = [(String, String)];
+type Param = (String, String);
 
 /// A payload that was made of a request.
 #[derive(Debug, PartialEq)]
@@ -23,7 +23,7 @@ pub(in super::super) struct Joined {
 ///
 /// # Errors
 /// The problem for the client: the body is not a JSON object, or all together is too large.
-pub(in super::super) fn join(body: &[u8], params: &Params) -> Result<Joined, Problem> {
+pub(in super::super) fn join(body: &[u8], params: &[Param]) -> Result<Joined, Problem> {
     let mut members: Map<String, Value> = match body {
         [] => Map::new(),
         body => serde_json::from_slice(body)
@@ -48,9 +48,9 @@ pub(in super::super) fn join(body: &[u8], params: &Params) -> Result<Joined, Pro
 /// The rule that the payload breaks. A hook has changed it: the payload of a client has these forms.
 pub(in super::super) fn divide(
     payload: &str,
-    params: &Params,
+    params: &[Param],
     had_body: bool,
-) -> Result<(Vec<(String, String)>, Vec<u8>), String> {
+) -> Result<(Vec<Param>, Vec<u8>), String> {
     let mut members: Map<String, Value> =
         serde_json::from_str(payload).map_err(|error| format!("it is not a JSON object: {error}"))?;
     let mut divided = Vec::with_capacity(params.len());

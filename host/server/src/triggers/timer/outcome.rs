@@ -1,4 +1,4 @@
-//! What becomes of a timer after a call: it is done, fires again, or is parked. Pure.
+//! The state of a timer after a call: it is done, fires again, or is parked. Pure.
 
 use std::time::Duration;
 
