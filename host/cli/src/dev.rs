@@ -7,11 +7,13 @@ pub(super) mod watch;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use hyper::Method;
+use tokio::sync::oneshot;
 
 use super::build::{self, Built, BuiltHandler, Source};
 use super::client::{Client, Where};
@@ -180,12 +182,16 @@ async fn swap(
     refused
 }
 
-/// Builds the named handlers, or all, on a thread of its own, because it waits for compilers.
+/// Builds the named handlers, or all, on a thread of its own, because it waits for compilers. It is no thread
+/// of the runtime, whose end waits for those: a build command that hangs must not keep `dev` from ending.
 async fn build(from: &Path, names: Vec<String>) -> Result<Built, Failure> {
     let from = from.to_owned();
-    tokio::task::spawn_blocking(move || build::build(&from, None, None, &names))
-        .await
-        .unwrap_or_else(|error| Err(Failure::failed(format!("the build panicked: {error}"))))
+    let (sender, built) = oneshot::channel();
+    thread::Builder::new().name("build".to_owned()).spawn(move || {
+        // The receiver is gone if `dev` ends.
+        let _ = sender.send(build::build(&from, None, None, &names));
+    })?;
+    built.await.unwrap_or_else(|_| Err(Failure::failed("the build panicked; its message is above")))
 }
 
 /// Resolves when the node answers. If the node ends before, `run` ends too.
