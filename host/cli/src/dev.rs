@@ -6,6 +6,7 @@ mod talk;
 pub(super) mod watch;
 
 use std::collections::BTreeSet;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -49,6 +50,7 @@ pub(crate) async fn run(args: Args, config: Config, out: &Output) -> Result<(), 
     config.handlers_dir = None;
     let key = key(args.key, &config)?;
     let migrations = args.app.migrations_if_any(Some(&args.from))?;
+    addresses_are_free(&config)?;
     // Start before the first build, so that changes during it are not missed.
     let watch = Watch::start(&args.from)?;
     // The servers end after the node.
@@ -105,6 +107,16 @@ pub(crate) async fn run(args: Args, config: Config, out: &Output) -> Result<(), 
         ended = node.as_mut() => Ok(ended?),
         () = work => Ok(()),
     }
+}
+
+/// Reports a port in use before servers start and handlers are built, which takes minutes in a new folder.
+fn addresses_are_free(config: &Config) -> Result<(), Failure> {
+    for (flag, address) in [("--listen", config.listen), ("--admin-listen", config.admin_listen)] {
+        TcpListener::bind(address).map_err(|error| {
+            Failure::failed(format!("cannot listen on {address}: {error}; {flag} names another address"))
+        })?;
+    }
+    Ok(())
 }
 
 /// Gives the node what the configuration lacks: a private Postgres and Redis, and secrets. Returns also the
@@ -214,6 +226,18 @@ fn millis(since: Instant) -> u64 {
 mod tests {
     use super::*;
     use switchboard_releases::signature;
+
+    #[test]
+    fn an_address_in_use_is_reported_with_the_flag_for_another_one() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let admin_listen = taken.local_addr().unwrap();
+        let config =
+            Config { listen: "127.0.0.1:0".parse().unwrap(), admin_listen, ..Config::default() };
+        let error = addresses_are_free(&config).unwrap_err().to_string();
+        assert!(error.contains(&admin_listen.to_string()) && error.contains("--admin-listen"), "{error}");
+        drop(taken);
+        assert!(addresses_are_free(&config).is_ok());
+    }
 
     #[test]
     fn where_signatures_are_demanded_it_signs_or_says_what_to_do() {

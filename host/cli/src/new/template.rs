@@ -104,8 +104,8 @@ fn recording(on: On, lang: Language) -> String {
     text.replace("{begin}", &reads(begin)).replace("{end}", &reads(end))
 }
 
-/// `word-count` is `WordCountHandler`. A handler may be called `event` or `result`, and its code uses types of
-/// these names.
+/// `word-count` is `WordCountHandler`. A handler may be called `event` or `result`, and its code uses types
+/// of these names.
 fn type_of(name: &str) -> String {
     let words = name.split('-').filter(|word| !word.is_empty());
     let words: String = words.map(|word| word[..1].to_ascii_uppercase() + &word[1..]).collect();
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn the_type_of_a_handler_hides_no_type_that_its_code_uses() {
         // Each is also the name of a type of the prelude or of the sdk.
-        for (name, on) in [("event", On::Event), ("result", On::Http), ("option", On::Frame), ("push", On::Frame)] {
+        for (name, on) in [("event", On::Event), ("result", On::Http), ("option", On::Frame)] {
             let files = files(name, on, Language::Rust).unwrap();
             let (_, code) = files.iter().find(|(path, _)| path == "src/lib.rs").unwrap();
             let expected = format!("struct {}Handler;", name[..1].to_ascii_uppercase() + &name[1..]);

@@ -110,7 +110,9 @@ impl Module<'_> {
                 FunctionKind::Method(_) | FunctionKind::Static(_) | FunctionKind::Constructor(_) => {}
                 FunctionKind::AsyncFreestanding
                 | FunctionKind::AsyncMethod(_)
-                | FunctionKind::AsyncStatic(_) => return Err(format!("the async function `{}`", function.name)),
+                | FunctionKind::AsyncStatic(_) => {
+                    return Err(format!("the async function `{}`", function.name));
+                }
             }
         }
         out.push_str("}\n");
@@ -136,8 +138,8 @@ impl Module<'_> {
         uses
     }
 
-    /// The interface that defines a type, and its name there, if it is another interface. The interface that a
-    /// type is used from may have it from a third one.
+    /// The interface that defines a type, and its name there, if it is another interface. The interface that
+    /// a type is used from may have it from a third one.
     fn used_from(&self, id: TypeId) -> Option<(InterfaceId, &str)> {
         let mut found = None;
         let mut definition = &self.resolve.types[id];
