@@ -40,6 +40,10 @@ fn collect(name: &str, path: &Path, found: &mut Vec<(String, PathBuf)>) {
     for entry in fs::read_dir(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())) {
         let entry = entry.expect("a directory entry");
         let file = entry.file_name().into_string().expect("a name in UTF-8");
+        // Temporary files of editors, and what Python leaves.
+        if file.starts_with('.') || file.ends_with('~') || file == "__pycache__" {
+            continue;
+        }
         collect(&format!("{name}/{file}"), &entry.path(), found);
     }
 }

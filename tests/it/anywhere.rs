@@ -55,7 +55,7 @@ async fn the_contract_comes_with_the_command_line() {
     let event = folder.run("switchboard wit event --as typescript").await;
     assert!(declarations.contains(event.trim_end()) && event.contains("handle(events: Array<Event>)"));
     assert!(folder.run("switchboard wit http").await.contains("interface http {"));
-    assert!(folder.refuses("switchboard wit mail").await.contains("there are: channels, clock"));
+    assert!(folder.refuses("switchboard wit mail").await.contains("channels, clock, config"));
 }
 
 #[tokio::test]

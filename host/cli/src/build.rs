@@ -7,6 +7,7 @@ mod command;
 pub(super) mod component;
 mod source;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -14,7 +15,7 @@ use serde::Serialize;
 use super::{Failure, Output};
 pub(crate) use source::Source;
 use switchboard_core::ids::Digest;
-use switchboard_core::manifest::Manifest;
+use switchboard_core::manifest::{Build, Manifest};
 use switchboard_guests::{Error, Route, Std, Workspace};
 use switchboard_runtime::ReleaseFile;
 
@@ -99,7 +100,7 @@ pub(crate) fn build(
     let commands = wanted.iter().map(Source::build).collect::<Result<Vec<_>, _>>()?;
 
     // Where no handler is a crate, there may be no cargo.
-    let is_crate = |(source, command): (&Source, &Option<_>)| match command {
+    let is_crate = |(source, command): (&Source, &Option<Build>)| match command {
         Some(_) => None,
         None => Some(source.directory.clone()),
     };
@@ -149,6 +150,16 @@ pub(crate) fn build(
         forget_gone(&out, &handlers)?;
     }
     Ok(Built { route, handlers })
+}
+
+/// The components that the build commands of a directory's handlers write, by their paths in the directory. A
+/// handler without a valid manifest has none.
+pub(crate) fn components(from: &Path) -> BTreeSet<PathBuf> {
+    let component = |source: &Source| {
+        let build = source.build().ok().flatten()?;
+        Some(Path::new(&source.name).join(build.component))
+    };
+    Source::find(from).unwrap_or_default().iter().filter_map(component).collect()
 }
 
 /// Removes release files of handlers whose sources are gone, so that a node does not deploy them. Other files

@@ -6,12 +6,15 @@ mod talk;
 pub(super) mod watch;
 
 use std::collections::BTreeSet;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use hyper::Method;
+use tokio::sync::oneshot;
 
 use super::build::{self, Built, BuiltHandler, Source};
 use super::client::{Client, Where};
@@ -48,6 +51,7 @@ pub(crate) async fn run(args: Args, config: Config, out: &Output) -> Result<(), 
     config.handlers_dir = None;
     let key = key(args.key, &config)?;
     let migrations = args.app.migrations_if_any(Some(&args.from))?;
+    addresses_are_free(&config)?;
     // Start before the first build, so that changes during it are not missed.
     let watch = Watch::start(&args.from)?;
     // The servers end after the node.
@@ -104,6 +108,16 @@ pub(crate) async fn run(args: Args, config: Config, out: &Output) -> Result<(), 
         ended = node.as_mut() => Ok(ended?),
         () = work => Ok(()),
     }
+}
+
+/// Reports a port in use before servers start and handlers are built, which takes minutes in a new folder.
+fn addresses_are_free(config: &Config) -> Result<(), Failure> {
+    for (flag, address) in [("--listen", config.listen), ("--admin-listen", config.admin_listen)] {
+        TcpListener::bind(address).map_err(|error| {
+            Failure::failed(format!("cannot listen on {address}: {error}; {flag} names another address"))
+        })?;
+    }
+    Ok(())
 }
 
 /// Gives the node what the configuration lacks: a private Postgres and Redis, and secrets. Returns also the
@@ -181,12 +195,16 @@ async fn swap(
     refused
 }
 
-/// Builds the named handlers, or all, on a thread of its own, because it waits for compilers.
+/// Builds the named handlers, or all, on a thread of its own, because it waits for compilers. It is no thread
+/// of the runtime, whose end waits for those: a build command that hangs must not keep `dev` from ending.
 async fn build(from: &Path, names: Vec<String>) -> Result<Built, Failure> {
     let from = from.to_owned();
-    tokio::task::spawn_blocking(move || build::build(&from, None, None, &names))
-        .await
-        .unwrap_or_else(|error| Err(Failure::failed(format!("the build panicked: {error}"))))
+    let (sender, built) = oneshot::channel();
+    thread::Builder::new().name("build".to_owned()).spawn(move || {
+        // The receiver is gone if `dev` ends.
+        let _ = sender.send(build::build(&from, None, None, &names));
+    })?;
+    built.await.unwrap_or_else(|_| Err(Failure::failed("the build panicked; its message is above")))
 }
 
 /// Resolves when the node answers. If the node ends before, `run` ends too.
@@ -209,6 +227,18 @@ fn millis(since: Instant) -> u64 {
 mod tests {
     use super::*;
     use switchboard_releases::signature;
+
+    #[test]
+    fn an_address_in_use_is_reported_with_the_flag_for_another_one() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let admin_listen = taken.local_addr().unwrap();
+        let config =
+            Config { listen: "127.0.0.1:0".parse().unwrap(), admin_listen, ..Config::default() };
+        let error = addresses_are_free(&config).unwrap_err().to_string();
+        assert!(error.contains(&admin_listen.to_string()) && error.contains("--admin-listen"), "{error}");
+        drop(taken);
+        assert!(addresses_are_free(&config).is_ok());
+    }
 
     #[test]
     fn where_signatures_are_demanded_it_signs_or_says_what_to_do() {

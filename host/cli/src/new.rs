@@ -68,10 +68,14 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Failure> {
         Language::Typescript => "src/handler.ts",
         Language::Python => "src/handler.py",
     };
+    let flag = match from.to_str() {
+        Some("handlers") => String::new(),
+        _ => format!(" --from '{}'", from.display()),
+    };
     let text = format!(
-        "{}\n\nswitchboard test {name}     # it passes; change {code} and see\nswitchboard dev    # runs it with \
-         Postgres and Redis, and builds it at every save\nswitchboard build {name}    # the release file, for \
-         `switchboard deploy`",
+        "{}\n\nswitchboard test {name}{flag}     # it passes; change {code} and see\nswitchboard dev{flag}    # runs \
+         it with Postgres and Redis, and builds it at every save\nswitchboard build {name}{flag}    # the release \
+         file, for `switchboard deploy`",
         listed.join("\n")
     );
     out.answer(&json!({ "handler": name, "files": paths }), text);

@@ -38,7 +38,7 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Failure> {
     if let Some(directory) = directory {
         let files = match form {
             Form::Wit => contract(),
-            Form::Typescript => vec![for_typescript()],
+            Form::Typescript => vec![for_typescript()?],
             Form::Rust => embedded::sdk(),
         };
         let written = embedded::write(&directory, &files)?;
@@ -48,7 +48,7 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Failure> {
     }
     let parts: Vec<(String, String)> = match form {
         Form::Wit => contract(),
-        Form::Typescript => modules(),
+        Form::Typescript => modules()?,
         Form::Rust => {
             let reason = "the crate for Rust has many files: name a directory for them with --out";
             return Err(Failure::Usage(reason.to_owned()));
@@ -72,8 +72,11 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Failure> {
 }
 
 /// The file of the declarations for TypeScript, with its name.
-pub(super) fn for_typescript() -> (String, String) {
-    ("switchboard.d.ts".to_owned(), declarations::file())
+///
+/// # Errors
+/// If the contract has a kind of type or function that has no form in TypeScript.
+pub(super) fn for_typescript() -> Result<(String, String), String> {
+    Ok(("switchboard.d.ts".to_owned(), declarations::file()?))
 }
 
 /// The files of the contract, by name.

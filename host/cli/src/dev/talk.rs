@@ -135,10 +135,13 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// A path for `.` of a shell, which searches names without a slash in PATH.
+/// A path for `.` of a shell, which searches names without a slash in PATH. Other characters than those of
+/// plain names are quoted.
 fn shell(path: &Path) -> String {
     let text = path.display().to_string();
-    if text.contains('/') { text } else { format!("./{text}") }
+    let text = if text.contains('/') { text } else { format!("./{text}") };
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    if text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 #[cfg(test)]
@@ -179,6 +182,12 @@ mod tests {
             assert!(text.contains(line), "{line}\n{text}");
         }
         assert!(text.lines().all(|line| line.trim_end() == line));
+    }
+
+    #[test]
+    fn a_shell_reads_any_path_of_the_secrets() {
+        assert_eq!(shell(Path::new("secrets.env")), "./secrets.env");
+        assert_eq!(shell(Path::new("/my data/bo's/secrets.env")), "'/my data/bo'\\''s/secrets.env'");
     }
 
     #[test]

@@ -11,12 +11,13 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::Failure;
+use crate::{Failure, build};
 use switchboard_core::limits;
 
 /// A running watch of a directory. It ends when it is dropped.
 pub(crate) struct Watch {
     pending: Arc<PendingChange>,
+    directory: PathBuf,
     _watcher: RecommendedWatcher,
 }
 
@@ -78,15 +79,26 @@ impl Watch {
             pending_of_watcher.add(within.filter(|path| is_source(path)));
         })?;
         watcher.watch(&directory, RecursiveMode::Recursive)?;
-        Ok(Self { pending, _watcher: watcher })
+        Ok(Self { pending, directory, _watcher: watcher })
     }
 
     /// Waits for a save, and then until there is no further save for [`limits::DEV_QUIET_WAIT`]. Returns the
     /// files that changed since the last call.
     pub(crate) async fn changed(&self) -> Changed {
-        self.pending.saved.notified().await;
-        while timeout(limits::DEV_QUIET_WAIT, self.pending.saved.notified()).await.is_ok() {}
-        Changed(std::mem::take(&mut *self.pending.paths.lock()))
+        loop {
+            self.pending.saved.notified().await;
+            while timeout(limits::DEV_QUIET_WAIT, self.pending.saved.notified()).await.is_ok() {}
+            let mut paths = std::mem::take(&mut *self.pending.paths.lock());
+            // A build may write its component beside the sources. That must not cause the next build. Beyond
+            // the limit not all paths are known, so something else has changed too.
+            if paths.len() < limits::DEV_CHANGED_FILES_MAX {
+                let made = build::components(&self.directory);
+                paths.retain(|path| !made.contains(path));
+            }
+            if !paths.is_empty() {
+                return Changed(paths);
+            }
+        }
     }
 }
 
@@ -171,5 +183,14 @@ mod tests {
 
         fs::write(directory.path().join("echo/handler.toml"), "name = 'echo'").unwrap();
         assert_eq!(changed().await.summary(), "echo/handler.toml");
+
+        // Its build command writes this file.
+        let manifest = "name = \"echo\"\non.frame = [{ type = \"echo\" }]\n\
+                        [build]\ncommand = [\"make\"]\ncomponent = \"made.wasm\"\n";
+        fs::write(directory.path().join("echo/handler.toml"), manifest).unwrap();
+        assert_eq!(changed().await.summary(), "echo/handler.toml");
+        fs::write(directory.path().join("echo/made.wasm"), "component").unwrap();
+        fs::write(directory.path().join("echo/src/rules.rs"), "fn rule() {}").unwrap();
+        assert_eq!(changed().await.summary(), "echo/src/rules.rs");
     }
 }

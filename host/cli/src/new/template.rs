@@ -4,7 +4,7 @@
 use super::{Language, On};
 use crate::embedded::template;
 use crate::wit;
-use switchboard_core::manifest::Manifest;
+use switchboard_core::manifest::{Manifest, is_name};
 
 /// The reads of the clock that the JavaScript engine makes before it calls the handler, and after it.
 const ENGINE_READS: [std::ops::Range<u32>; 2] = [0..2, 2..8];
@@ -27,6 +27,14 @@ impl On {
 /// # Errors
 /// If no handler, or no crate, can have the name.
 pub(super) fn files(name: &str, on: On, lang: Language) -> Result<Vec<(String, String)>, String> {
+    // The name becomes a part of code, so check it before everything else. A valid name of a handler is also
+    // a valid name of a crate, except if it begins with a digit.
+    if !is_name(name) || !name.starts_with(|c: char| c.is_ascii_lowercase()) {
+        return Err(format!(
+            "`{name}` is no name for a handler: it has 1 to 64 lower-case letters, digits and dashes, and begins with \
+             a letter"
+        ));
+    }
     let filled = |text: &str| {
         text.replace("{name}", name)
             .replace("{Type}", &type_of(name))
@@ -39,11 +47,8 @@ pub(super) fn files(name: &str, on: On, lang: Language) -> Result<Vec<(String, S
         Language::Python => template("python/limits.toml"),
     };
     let manifest = filled(&format!("{}{limits}", template(&format!("manifests/{}.toml", on.name()))));
-    // A valid name of a handler is also a valid name of a crate, except if it begins with a digit.
+    // A frame type has further rules.
     Manifest::parse(&manifest).map_err(|invalid| invalid.to_string())?;
-    if !name.starts_with(|c: char| c.is_ascii_lowercase()) {
-        return Err(format!("`{name}` does not begin with a letter"));
-    }
 
     let file = |path: &str, text: &str| (path.to_owned(), filled(text));
     let code = |path: &str| filled(template(&path.replace("{on}", on.name())));
@@ -66,7 +71,7 @@ pub(super) fn files(name: &str, on: On, lang: Language) -> Result<Vec<(String, S
                 file("src/rules.ts", template("typescript/src/rules.ts")),
                 file("types/engine.d.ts", template("typescript/types/engine.d.ts")),
             ]);
-            let (name, text) = wit::for_typescript();
+            let (name, text) = wit::for_typescript()?;
             files.push((format!("types/{name}"), text));
         }
         Language::Python => files.extend([
@@ -99,9 +104,12 @@ fn recording(on: On, lang: Language) -> String {
     text.replace("{begin}", &reads(begin)).replace("{end}", &reads(end))
 }
 
+/// `word-count` is `WordCountHandler`. A handler may be called `event` or `result`, and its code uses types
+/// of these names.
 fn type_of(name: &str) -> String {
     let words = name.split('-').filter(|word| !word.is_empty());
-    words.map(|word| word[..1].to_ascii_uppercase() + &word[1..]).collect()
+    let words: String = words.map(|word| word[..1].to_ascii_uppercase() + &word[1..]).collect();
+    words + "Handler"
 }
 
 #[cfg(test)]
@@ -130,7 +138,7 @@ mod tests {
                 .unwrap_or_else(|error| panic!("{on:?} {lang:?}: {error}"));
             assert_eq!(recording.handler, "word-count");
             match lang {
-                Language::Rust => assert!(of("src/lib.rs").contains("struct WordCount;"), "{on:?}"),
+                Language::Rust => assert!(of("src/lib.rs").contains("struct WordCountHandler;"), "{on:?}"),
                 Language::Typescript => {
                     let export = format!("export const {}: typeof import(", on.name());
                     assert!(of("src/handler.ts").contains(&export), "{on:?}");
@@ -151,8 +159,22 @@ mod tests {
 
     #[test]
     fn a_name_that_no_crate_can_have_is_refused() {
-        for name in ["Word", "a b", "", "7up", "../x"] {
-            assert!(LANGUAGES.iter().all(|lang| files(name, On::Http, *lang).is_err()), "{name}");
+        for name in ["Word", "a b", "", "7up", "-", "../x", "ä", "x-ä", "x\"", "x\ny"] {
+            for lang in LANGUAGES {
+                let refusal = files(name, On::Http, lang).unwrap_err();
+                assert!(refusal.contains("is no name for a handler"), "{name}: {refusal}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_type_of_a_handler_hides_no_type_that_its_code_uses() {
+        // Each is also the name of a type of the prelude or of the sdk.
+        for (name, on) in [("event", On::Event), ("result", On::Http), ("option", On::Frame)] {
+            let files = files(name, on, Language::Rust).unwrap();
+            let (_, code) = files.iter().find(|(path, _)| path == "src/lib.rs").unwrap();
+            let expected = format!("struct {}Handler;", name[..1].to_ascii_uppercase() + &name[1..]);
+            assert!(code.contains(&expected), "{code}");
         }
     }
 }

@@ -1,54 +1,53 @@
 //! Declarations of the contract for TypeScript, made from the WIT. Each interface is a module with the name
 //! by which a component imports it. They follow the mapping of ComponentizeJS: a `result` is returned or
 //! thrown, an absent `option` is `undefined`, integers of 64 bits are `bigint`, and lists of numbers are
-//! typed arrays.
+//! typed arrays. Asynchronous functions and streams have no form here: an error names the kind.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 
 use wit_parser::{
-    Docs, Function, FunctionKind, Handle, InterfaceId, PackageId, Resolve, SourceMap, Type, TypeDef,
-    TypeDefKind, TypeId, TypeOwner, WorldItem,
+    Docs, Function, FunctionKind, Handle, InterfaceId, PackageId, Resolve, SourceMap, Type, TypeDefKind,
+    TypeId, TypeOwner, WorldItem,
 };
 
 use crate::embedded;
 
+/// Words of TypeScript that neither a function nor a parameter can have as a name.
+const RESERVED: [&str; 47] = [
+    "arguments", "await", "break", "case", "catch", "class", "const", "continue", "debugger", "default",
+    "delete", "do", "else", "enum", "eval", "export", "extends", "false", "finally", "for", "function", "if",
+    "implements", "import", "in", "instanceof", "interface", "let", "new", "null", "package", "private",
+    "protected", "public", "return", "static", "super", "switch", "this", "throw", "true", "try", "typeof",
+    "var", "void", "while", "with",
+];
+
 /// The whole file of declarations.
-pub(super) fn file() -> String {
-    let modules: Vec<_> = modules().into_iter().map(|(_, text)| text).collect();
-    format!(
+///
+/// # Errors
+/// If the contract has a kind of type or function that has no form in TypeScript. The text names it.
+pub(super) fn file() -> Result<String, String> {
+    let modules: Vec<_> = modules()?.into_iter().map(|(_, text)| text).collect();
+    Ok(format!(
         "// The contract between host and handler, for a component in TypeScript. `switchboard wit --as typescript` \
          writes\n// this file; do not edit it.\n\n{}",
         modules.join("\n")
-    )
+    ))
 }
 
 /// The declaration of each interface, with its name, in the order of the names.
-pub(super) fn modules() -> Vec<(String, String)> {
-    let (resolve, package) = contract();
-    let worlds = resolve.packages[package].worlds.values();
-    let exports = worlds.flat_map(|world| resolve.worlds[*world].exports.values());
-    let exported: HashSet<InterfaceId> = exports
-        .filter_map(|item| match item {
-            WorldItem::Interface { id, .. } => Some(*id),
-            _ => None,
-        })
-        .collect();
-    let mut modules: Vec<_> = resolve.packages[package]
-        .interfaces
-        .iter()
-        .map(|(name, id)| {
-            let module = Module { resolve: &resolve, id: *id, is_export: exported.contains(id) };
-            (name.clone(), module.text())
-        })
-        .collect();
-    modules.sort();
-    modules
+///
+/// # Errors
+/// As for [`file`].
+pub(super) fn modules() -> Result<Vec<(String, String)>, String> {
+    let (resolve, package) = resolved(embedded::below("wit"));
+    declared(&resolve, package)
 }
 
-fn contract() -> (Resolve, PackageId) {
+/// Reads files of one package.
+fn resolved<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> (Resolve, PackageId) {
     let mut sources = SourceMap::new();
-    for (name, text) in embedded::below("wit") {
+    for (name, text) in files {
         sources.push_str(name, text);
     }
     let group = sources.parse().expect("the host was compiled from the same contract");
@@ -57,7 +56,28 @@ fn contract() -> (Resolve, PackageId) {
     (resolve, package)
 }
 
-/// One interface.
+fn declared(resolve: &Resolve, package: PackageId) -> Result<Vec<(String, String)>, String> {
+    let package = &resolve.packages[package];
+    let exports = package.worlds.values().flat_map(|world| resolve.worlds[*world].exports.values());
+    let exported: HashSet<InterfaceId> = exports
+        .filter_map(|item| match item {
+            WorldItem::Interface { id, .. } => Some(*id),
+            _ => None,
+        })
+        .collect();
+    let mut modules = Vec::new();
+    for (name, id) in &package.interfaces {
+        let module = Module { resolve, id: *id, is_export: exported.contains(id) };
+        let text = module.text().map_err(|what| {
+            format!("the interface `{name}` has {what}, which has no form in TypeScript yet")
+        })?;
+        modules.push((name.clone(), text));
+    }
+    modules.sort();
+    Ok(modules)
+}
+
+/// One interface. An error of its methods names what has no form.
 struct Module<'a> {
     resolve: &'a Resolve,
     id: InterfaceId,
@@ -66,7 +86,7 @@ struct Module<'a> {
 }
 
 impl Module<'_> {
-    fn text(&self) -> String {
+    fn text(&self) -> Result<String, String> {
         let interface = &self.resolve.interfaces[self.id];
         let mut out = comment("", &interface.docs, None);
         writeln!(out, "declare module \"{}\" {{", self.full_name(self.id)).expect("a String takes it");
@@ -74,15 +94,29 @@ impl Module<'_> {
             let names = names.join(", ");
             writeln!(out, "  import type {{ {names} }} from \"{module}\";").expect("a String takes it");
         }
-        let definitions = interface.types.iter().filter_map(|(name, id)| self.definition(name, *id));
-        let free = interface.functions.values().filter(|function| is_free(function));
-        let functions = free.map(|function| self.function("  ", "export function ", function));
-        for part in definitions.chain(functions) {
-            out.push('\n');
-            out.push_str(&part);
+        for (name, id) in &interface.types {
+            if let Some(definition) = self.definition(name, *id)? {
+                out.push('\n');
+                out.push_str(&definition);
+            }
+        }
+        for function in interface.functions.values() {
+            match function.kind {
+                FunctionKind::Freestanding => {
+                    out.push('\n');
+                    out.push_str(&self.free_function(function)?);
+                }
+                // It is in the class of its resource.
+                FunctionKind::Method(_) | FunctionKind::Static(_) | FunctionKind::Constructor(_) => {}
+                FunctionKind::AsyncFreestanding
+                | FunctionKind::AsyncMethod(_)
+                | FunctionKind::AsyncStatic(_) => {
+                    return Err(format!("the async function `{}`", function.name));
+                }
+            }
         }
         out.push_str("}\n");
-        out
+        Ok(out)
     }
 
     /// `switchboard:host/http@1.0.0`
@@ -94,28 +128,40 @@ impl Module<'_> {
     fn uses(&self) -> BTreeMap<String, Vec<String>> {
         let mut uses: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (name, id) in &self.resolve.interfaces[self.id].types {
-            if let Some(other) = self.used_from(&self.resolve.types[*id]) {
-                uses.entry(self.full_name(other)).or_default().push(pascal(name));
+            if let Some((other, original)) = self.used_from(*id) {
+                let (name, original) = (pascal(name), pascal(original));
+                let import = if name == original { name } else { format!("{original} as {name}") };
+                uses.entry(self.full_name(other)).or_default().push(import);
             }
         }
         uses.values_mut().for_each(|names| names.sort());
         uses
     }
 
-    /// The interface that a type comes from, if it is another one.
-    fn used_from(&self, definition: &TypeDef) -> Option<InterfaceId> {
-        let TypeDefKind::Type(Type::Id(original)) = definition.kind else { return None };
-        match self.resolve.types[original].owner {
-            TypeOwner::Interface(other) if other != self.id => Some(other),
-            _ => None,
+    /// The interface that defines a type, and its name there, if it is another interface. The interface that
+    /// a type is used from may have it from a third one.
+    fn used_from(&self, id: TypeId) -> Option<(InterfaceId, &str)> {
+        let mut found = None;
+        let mut definition = &self.resolve.types[id];
+        while let TypeDefKind::Type(Type::Id(original)) = definition.kind {
+            let next = &self.resolve.types[original];
+            match next.owner {
+                TypeOwner::Interface(interface) if next.owner != definition.owner => {
+                    found = Some((interface, next.name.as_deref()?));
+                }
+                _ => break,
+            }
+            definition = next;
         }
+        found
     }
 
-    fn definition(&self, name: &str, id: TypeId) -> Option<String> {
-        let definition = &self.resolve.types[id];
-        if self.used_from(definition).is_some() {
-            return None;
+    /// The definition of a type; `None` if another interface has it.
+    fn definition(&self, name: &str, id: TypeId) -> Result<Option<String>, String> {
+        if self.used_from(id).is_some() {
+            return Ok(None);
         }
+        let definition = &self.resolve.types[id];
         let name = pascal(name);
         let mut out = comment("  ", &definition.docs, None);
         let mut line = |text: String| {
@@ -126,23 +172,30 @@ impl Module<'_> {
             TypeDefKind::Record(record) => {
                 line(format!("  export interface {name} {{"));
                 for field in &record.fields {
-                    let (optional, value) = match self.optional(&field.ty) {
-                        Some(value) => ("?", value),
-                        None => ("", self.expression(&field.ty)),
+                    let (optional, value) = match self.kind(field.ty) {
+                        Some(TypeDefKind::Option(value)) => ("?", self.expression(value)?),
+                        _ => ("", self.expression(&field.ty)?),
                     };
                     let docs = comment("    ", &field.docs, None);
                     line(format!("{docs}    {}{optional}: {value};", camel(&field.name)));
                 }
                 line("  }".to_owned());
             }
+            TypeDefKind::Flags(flags) => {
+                line(format!("  export interface {name} {{"));
+                for flag in &flags.flags {
+                    let docs = comment("    ", &flag.docs, None);
+                    line(format!("{docs}    {}?: boolean;", camel(&flag.name)));
+                }
+                line("  }".to_owned());
+            }
             TypeDefKind::Variant(variant) => {
                 line(format!("  export type {name} ="));
                 for (at, case) in variant.cases.iter().enumerate() {
-                    let value = case.ty.map(|ty| format!("; val: {}", self.expression(&ty)));
+                    let text = self.case(&case.name, case.ty)?;
                     let docs = comment("    ", &case.docs, None);
                     let end = if at + 1 == variant.cases.len() { ";" } else { "" };
-                    let value = value.unwrap_or_default();
-                    line(format!("{docs}    | {{ tag: \"{}\"{value} }}{end}", case.name));
+                    line(format!("{docs}    | {text}{end}"));
                 }
             }
             TypeDefKind::Enum(cases) => {
@@ -151,111 +204,130 @@ impl Module<'_> {
             }
             TypeDefKind::Resource => {
                 line(format!("  export class {name} {{"));
-                line("    private constructor();".to_owned());
                 let functions = self.resolve.interfaces[self.id].functions.values();
-                for method in functions.filter(|function| function.kind == FunctionKind::Method(id)) {
-                    line(self.function("    ", "", method).trim_end().to_owned());
+                let own: Vec<_> =
+                    functions.filter(|function| function.kind.resource() == Some(id)).collect();
+                if own.iter().all(|function| function.kind != FunctionKind::Constructor(id)) {
+                    line("    private constructor();".to_owned());
+                }
+                for function in own {
+                    line(self.member(function)?);
                 }
                 line("  }".to_owned());
             }
-            _ => line(format!("  export type {name} = {};", self.unnamed(&definition.kind))),
+            kind => line(format!("  export type {name} = {};", self.unnamed(kind)?)),
         }
-        Some(out)
+        Ok(Some(out))
     }
 
-    fn function(&self, indent: &str, keyword: &str, function: &Function) -> String {
-        let is_method = !is_free(function);
-        let params = function.params.iter().skip(usize::from(is_method));
-        let params: Vec<_> =
-            params.map(|param| format!("{}: {}", camel(&param.name), self.expression(&param.ty))).collect();
-        let (returned, thrown) = self.outcome(function);
+    fn free_function(&self, function: &Function) -> Result<String, String> {
+        let (docs, params, returned) = self.signature("  ", function)?;
+        let name = camel(function.item_name());
+        if RESERVED.contains(&name.as_str()) {
+            return Ok(format!(
+                "{docs}  function {name}_({params}): {returned};\n  export {{ {name}_ as {name} }};\n"
+            ));
+        }
+        Ok(format!("{docs}  export function {name}({params}): {returned};\n"))
+    }
+
+    /// A function of a class, without the end of its line.
+    fn member(&self, function: &Function) -> Result<String, String> {
+        let (docs, params, returned) = self.signature("    ", function)?;
+        let name = camel(function.item_name());
+        Ok(match function.kind {
+            FunctionKind::Constructor(_) => format!("{docs}    constructor({params});"),
+            FunctionKind::Static(_) => format!("{docs}    static {name}({params}): {returned};"),
+            _ => format!("{docs}    {name}({params}): {returned};"),
+        })
+    }
+
+    /// The comment of a function, its parameters, and the type that it returns.
+    fn signature(&self, indent: &str, function: &Function) -> Result<(String, String, String), String> {
+        // The object itself is the first parameter of a method.
+        let own = usize::from(matches!(function.kind, FunctionKind::Method(_)));
+        let mut params = Vec::new();
+        for param in function.params.iter().skip(own) {
+            let name = camel(&param.name);
+            let end = if RESERVED.contains(&name.as_str()) { "_" } else { "" };
+            params.push(format!("{name}{end}: {}", self.expression(&param.ty)?));
+        }
+        let (returned, thrown) = self.outcome(function)?;
         let how = if self.is_export { "throw the value itself" } else { "the `payload` of the error" };
         let thrown = thrown.map(|thrown| format!("@throws {thrown}: {how}."));
-        let docs = comment(indent, &function.docs, thrown.as_deref());
-        let name = camel(function.item_name());
-        format!("{docs}{indent}{keyword}{name}({}): {returned};\n", params.join(", "))
+        Ok((comment(indent, &function.docs, thrown.as_deref()), params.join(", "), returned))
     }
 
     /// The type that a function returns, and the type that it throws.
-    fn outcome(&self, function: &Function) -> (String, Option<String>) {
-        let void = || "void".to_owned();
-        let Some(ty) = &function.result else { return (void(), None) };
-        let result = match ty {
-            Type::Id(id) => match &self.resolve.types[*id].kind {
-                TypeDefKind::Result(result) => Some(result),
-                _ => None,
-            },
-            _ => None,
+    fn outcome(&self, function: &Function) -> Result<(String, Option<String>), String> {
+        let part = |ty: Option<Type>| match ty {
+            Some(ty) => self.expression(&ty),
+            None => Ok("void".to_owned()),
         };
-        match result {
-            Some(result) => (
-                result.ok.as_ref().map_or_else(void, |ok| self.expression(ok)),
-                Some(result.err.as_ref().map_or_else(void, |err| self.expression(err))),
-            ),
-            None => (self.expression(ty), None),
+        match function.result.and_then(|ty| self.kind(ty)) {
+            Some(TypeDefKind::Result(result)) => Ok((part(result.ok)?, Some(part(result.err)?))),
+            _ => Ok((part(function.result)?, None)),
         }
     }
 
-    /// The type inside of an `option`.
-    fn optional(&self, ty: &Type) -> Option<String> {
+    /// The kind of a type, also if it is another name of a type. `None`: it is primitive.
+    fn kind(&self, ty: Type) -> Option<&TypeDefKind> {
         let Type::Id(id) = ty else { return None };
-        match &self.resolve.types[*id].kind {
-            TypeDefKind::Option(value) => Some(self.expression(value)),
-            _ => None,
+        match &self.resolve.types[id].kind {
+            TypeDefKind::Type(other) => self.kind(*other),
+            kind => Some(kind),
         }
     }
 
-    fn expression(&self, ty: &Type) -> String {
-        match ty {
+    fn expression(&self, ty: &Type) -> Result<String, String> {
+        Ok(match ty {
             Type::Bool => "boolean".to_owned(),
             Type::U8 | Type::U16 | Type::U32 | Type::S8 | Type::S16 | Type::S32 | Type::F32 | Type::F64 => {
                 "number".to_owned()
             }
             Type::U64 | Type::S64 => "bigint".to_owned(),
             Type::Char | Type::String => "string".to_owned(),
-            Type::ErrorContext => panic!("the contract has no error-context"),
+            Type::ErrorContext => return Err("a type of the kind `error-context`".to_owned()),
             Type::Id(id) => {
                 let definition = &self.resolve.types[*id];
                 match &definition.name {
                     Some(name) => pascal(name),
-                    None => self.unnamed(&definition.kind),
+                    None => self.unnamed(&definition.kind)?,
                 }
             }
-        }
+        })
     }
 
     /// A type that is written where it is used.
-    fn unnamed(&self, kind: &TypeDefKind) -> String {
-        match kind {
-            TypeDefKind::Type(ty) => self.expression(ty),
-            TypeDefKind::Option(ty) => format!("{} | undefined", self.expression(ty)),
+    fn unnamed(&self, kind: &TypeDefKind) -> Result<String, String> {
+        Ok(match kind {
+            TypeDefKind::Type(ty) => self.expression(ty)?,
+            TypeDefKind::Option(ty) => format!("{} | undefined", self.expression(ty)?),
             TypeDefKind::List(ty) => match typed_array(ty) {
                 Some(array) => array.to_owned(),
-                None => format!("Array<{}>", self.expression(ty)),
+                None => format!("Array<{}>", self.expression(ty)?),
             },
             TypeDefKind::Tuple(tuple) => {
-                let types: Vec<_> = tuple.types.iter().map(|ty| self.expression(ty)).collect();
-                format!("[{}]", types.join(", "))
+                let types = tuple.types.iter().map(|ty| self.expression(ty));
+                format!("[{}]", types.collect::<Result<Vec<_>, _>>()?.join(", "))
             }
             TypeDefKind::Result(result) => {
-                let case = |tag: &str, ty: &Option<Type>| {
-                    let value = ty.map(|ty| format!("; val: {}", self.expression(&ty))).unwrap_or_default();
-                    format!("{{ tag: \"{tag}\"{value} }}")
-                };
-                format!("{} | {}", case("ok", &result.ok), case("err", &result.err))
+                format!("{} | {}", self.case("ok", result.ok)?, self.case("err", result.err)?)
             }
             TypeDefKind::Handle(Handle::Own(id) | Handle::Borrow(id)) => {
                 pascal(self.resolve.types[*id].name.as_deref().expect("a resource has a name"))
             }
-            // The tests declare the whole contract.
-            other => panic!("the contract has a {}, which has no form in TypeScript yet", other.as_str()),
-        }
+            other => return Err(format!("a type of the kind `{}`", other.as_str())),
+        })
     }
-}
 
-/// Not a method of a resource.
-fn is_free(function: &Function) -> bool {
-    function.kind == FunctionKind::Freestanding
+    /// One case of a union.
+    fn case(&self, tag: &str, ty: Option<Type>) -> Result<String, String> {
+        Ok(match ty {
+            Some(ty) => format!("{{ tag: \"{tag}\"; val: {} }}", self.expression(&ty)?),
+            None => format!("{{ tag: \"{tag}\" }}"),
+        })
+    }
 }
 
 fn typed_array(element: &Type) -> Option<&'static str> {
@@ -276,7 +348,7 @@ fn typed_array(element: &Type) -> Option<&'static str> {
 
 /// A comment with the docs and a last line, if there is any.
 fn comment(indent: &str, docs: &Docs, last: Option<&str>) -> String {
-    let text = docs.contents.as_deref().unwrap_or_default().trim();
+    let text = docs.contents.as_deref().unwrap_or_default().trim().replace("*/", "* /");
     let lines: Vec<&str> = text.lines().chain(last).collect();
     match lines[..] {
         [] => String::new(),
@@ -305,13 +377,13 @@ mod tests {
     use super::*;
 
     fn module(name: &str) -> String {
-        let modules = modules();
+        let modules = modules().expect("every kind of the contract has a form");
         modules.into_iter().find(|(module, _)| module == name).expect("an interface of the contract").1
     }
 
     #[test]
     fn every_import_and_export_is_declared() {
-        let modules: Vec<_> = modules().into_iter().map(|(name, _)| name).collect();
+        let modules: Vec<_> = modules().unwrap().into_iter().map(|(name, _)| name).collect();
         let files = embedded::below("wit").map(|(path, _)| path.trim_end_matches(".wit").to_owned());
         let mut interfaces: Vec<_> = files.filter(|name| name != "worlds").collect();
         interfaces.sort();
@@ -355,6 +427,64 @@ mod tests {
             for word in words {
                 assert!(text.contains(word), "{name} lacks {word}:\n{text}");
             }
+        }
+    }
+
+    /// What the contract does not have yet.
+    const OTHER_KINDS: &str = "package a:b@1.0.0;
+        interface shared { record problem { code: u32 } }
+        interface between { use shared.{problem}; }
+        interface other-kinds {
+            use between.{problem as trouble};
+            flags days { monday, every-day }
+            enum level { low, high }
+            variant due { at-ms(u64), never }
+            type numbers = list<u8>;
+            type answer = result<numbers, trouble>;
+            type perhaps = option<due>;
+            record entry { key: string, due: perhaps, pair: tuple<u32, option<string>> }
+            resource cursor {
+                constructor(key: string);
+                open: static func() -> result<cursor>;
+                next: func(count: u32) -> answer;
+            }
+            delete: func(in: list<entry>) -> answer;
+        }";
+
+    #[test]
+    fn other_kinds_of_types_and_functions_are_declared_too() {
+        let (resolve, package) = resolved([("other.wit", OTHER_KINDS)]);
+        let modules = declared(&resolve, package).unwrap();
+        let (_, text) = modules.iter().find(|(name, _)| name == "other-kinds").unwrap();
+        for part in [
+            "  import type { Problem as Trouble } from \"a:b/shared@1.0.0\";\n",
+            "  export interface Days {\n    monday?: boolean;\n    everyDay?: boolean;\n  }\n",
+            "  export type Level = \"low\" | \"high\";\n",
+            "  export type Due =\n    | { tag: \"at-ms\"; val: bigint }\n    | { tag: \"never\" };\n",
+            "  export type Numbers = Uint8Array;\n",
+            "  export type Answer = { tag: \"ok\"; val: Numbers } | { tag: \"err\"; val: Trouble };\n",
+            "    due?: Due;\n    pair: [number, string | undefined];\n",
+            "    constructor(key: string);\n",
+            "    static open(): Cursor;\n",
+            "    next(count: number): Numbers;\n",
+            "  function delete_(in_: Array<Entry>): Numbers;\n  export { delete_ as delete };\n",
+        ] {
+            assert!(text.contains(part), "no {part}:\n{text}");
+        }
+        assert!(!text.contains("private constructor"), "{text}");
+    }
+
+    #[test]
+    fn a_kind_without_a_form_is_an_error_that_names_it() {
+        for (function, named) in [
+            ("f: func() -> future<u32>;", "a type of the kind `future`"),
+            ("f: func(x: list<stream<u8>>);", "a type of the kind `stream`"),
+            ("f: async func();", "the async function `f`"),
+        ] {
+            let text = format!("package a:b;\ninterface odd {{ {function} }}\n");
+            let (resolve, package) = resolved([("odd.wit", text.as_str())]);
+            let error = declared(&resolve, package).unwrap_err();
+            assert!(error.contains("interface `odd`") && error.contains(named), "{error}");
         }
     }
 

@@ -4,7 +4,7 @@ set -eu
 mkdir -p target
 if [ ! -x .venv/bin/componentize-py ] || [ ! target/tools -nt requirements.txt ]; then
     python3 -m venv .venv
-    .venv/bin/pip install --quiet --requirement requirements.txt
+    .venv/bin/python -m pip install --quiet --requirement requirements.txt
     touch target/tools
 fi
 cd src
