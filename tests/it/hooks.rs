@@ -209,8 +209,8 @@ async fn a_hook_that_fails_closes_or_opens_as_its_manifest_says() {
     .await;
 }
 
-/// A client chooses the payload. If a payload could make a hook fail by its size, this client could get past a
-/// hook that opens.
+/// A client chooses the payload. If its size could make a hook fail, the client could get past a hook that
+/// opens.
 #[tokio::test]
 async fn no_payload_of_a_client_is_too_large_for_a_hook_that_adds_to_it() {
     Host::test(Options::default(), async |host| {
