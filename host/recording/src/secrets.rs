@@ -29,9 +29,10 @@ const SECRETS_GET: &str = "secrets.get";
 /// not depend on the length of the values.
 const BEGINNING_BYTES: usize = 16;
 
-/// The values to conceal. It is cheap to clone, and cheap to use when there are none.
+/// The values to conceal. It is cheap to clone, and cheap to use when there are none. The second part has the
+/// values of the handlers that called this one.
 #[derive(Clone, Default)]
-pub struct Secrets(Arc<Inner>);
+pub struct Secrets(Arc<Inner>, Option<Arc<Secrets>>);
 
 #[derive(Default)]
 struct Inner {
@@ -80,11 +81,32 @@ impl Secrets {
             inner.revealed.entry(placeholder(key).into()).or_insert_with(|| value.as_str().into());
         }
         inner.build();
-        Self(Arc::new(inner))
+        Self(Arc::new(inner), None)
+    }
+
+    /// Conceals the values of callers too. A replay does not insert them, because it has only its own values.
+    pub fn with(&self, callers: &Self) -> Self {
+        let callers = self.1.as_ref().map_or_else(|| callers.clone(), |others| others.with(callers));
+        Self(self.0.clone(), Some(Arc::new(callers)))
+    }
+
+    /// Whether there is nothing to conceal.
+    pub fn is_empty(&self) -> bool {
+        self.0.beginnings.is_none() && self.1.as_ref().is_none_or(|callers| callers.is_empty())
     }
 
     /// Returns the text with every value concealed.
     pub fn conceal_text<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let concealed = self.conceal_own(text);
+        let Some(callers) = &self.1 else { return concealed };
+        let further = match callers.conceal_text(&concealed) {
+            Cow::Owned(further) => Some(further),
+            Cow::Borrowed(_) => None,
+        };
+        further.map_or(concealed, Cow::Owned)
+    }
+
+    fn conceal_own<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let Some(beginnings) = &self.0.beginnings else { return Cow::Borrowed(text) };
         let (mut concealed, mut copied, mut at) = (String::new(), 0, 0);
         while let Some(found) = beginnings.find(Input::new(text).span(at..text.len())) {
@@ -112,7 +134,7 @@ impl Secrets {
 
     /// Conceals every text in a JSON value, at any depth.
     pub fn conceal(&self, value: &mut Value) {
-        if self.0.beginnings.is_some() {
+        if !self.is_empty() {
             each_text(value, &mut |text| {
                 if let Cow::Owned(concealed) = self.conceal_text(text) {
                     *text = concealed;
@@ -350,6 +372,25 @@ mod tests {
         let mut input = concealed.input;
         secrets.reveal(&mut input);
         assert_eq!(input, recording.input);
+    }
+
+    #[test]
+    fn the_values_of_callers_are_concealed_and_not_revealed() {
+        let (first, second) = (of_secret(b"first-s3cret"), of_secret(b"second-s3cret"));
+        let own = of_settings(&settings(), &[]);
+        let all = own.with(&second.with(&first));
+        let text = "first-s3cret, second-s3cret, s3cret-key";
+        assert_eq!(all.conceal_text(text), "[secret KEY], [secret KEY], [setting key]");
+        assert_eq!(own.conceal_text(text), "first-s3cret, second-s3cret, [setting key]");
+        let mut shown = json!("[secret KEY], [setting key]");
+        all.reveal(&mut shown);
+        assert_eq!(shown, "[secret KEY], s3cret-key");
+        // A handler without values of its own conceals those of its callers.
+        let none = Secrets::default();
+        assert!(none.is_empty() && none.with(&none).is_empty() && !none.with(&first).is_empty());
+        let mut input = json!({ "body": { "text": text } });
+        none.with(&first).conceal(&mut input);
+        assert_eq!(input["body"]["text"], "[secret KEY], second-s3cret, s3cret-key");
     }
 
     #[test]

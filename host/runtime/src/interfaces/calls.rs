@@ -79,6 +79,7 @@ impl Calling<'_> {
             cause: self.cause,
             deadline: Some(self.deadline.checked_sub(limits::CALL_RETURN_MARGIN).unwrap_or(self.deadline)),
             depth: self.depth + 1,
+            secrets_of_callers: Some(self.terms.secrets.clone()).filter(|secrets| !secrets.is_empty()),
             ..Call::new(None)
         };
         let request = Request {
