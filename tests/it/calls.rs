@@ -198,6 +198,37 @@ async fn a_call_is_a_part_of_the_recording_of_its_caller() {
 }
 
 #[tokio::test]
+async fn a_secret_in_the_body_of_a_call_is_in_no_recording() {
+    const SECRET: &str = "s3cret-of-the-caller";
+    let kept = tempfile::tempdir().expect("a directory");
+    let options = Options::default()
+        .set("RECORDING_DIR", kept.path().display())
+        .set("RECORDING_CALLS", "all")
+        .set("RECORDING_BODIES", true);
+    Host::test(options, async |host| {
+        host.admin.release(&other_nest("concurrency", 8)).await;
+        let has_one = nests().with_manifest(|manifest| {
+            manifest["config"].as_table_mut().unwrap().insert("token".into(), SECRET.into());
+        });
+        host.admin.release(&has_one).await;
+        // The called handler gets the value itself.
+        assert_eq!(answer(&called(host, "other-nest", "echo", SECRET).await)["body"], SECRET);
+        for handler in ["other-nest", "nests"] {
+            let text = until(format!("the recording of {handler}"), async || {
+                let mut files = fs::read_dir(kept.path().join(handler)).ok()?.flatten();
+                files.find_map(|file| {
+                    let text = fs::read_to_string(file.path()).ok()?;
+                    text.contains("\nreturned\n").then_some(text)
+                })
+            })
+            .await;
+            assert!(text.contains("[setting token]") && !text.contains(SECRET), "{handler}: {text}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_shadow_gets_the_answers_of_calls_and_calls_nobody() {
     Host::test(Options::default(), async |host| {
         host.admin.release(&other_nest("concurrency", 8)).await;

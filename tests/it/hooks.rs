@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
+use hyper::Method;
 use serde_json::{Value, json};
 use switchboard_tests::client::Client;
 use switchboard_tests::host::{Host, Options};
@@ -84,9 +85,16 @@ async fn a_hook_allows_changes_and_refuses_frames_and_rest_alike() {
         let hidden = host.rest("eve").post(PATH, json!({ "content": "hello", "room": "attic" })).await;
         let answer = hidden.expect(200);
         assert_eq!((&answer["room"], &answer["body"]), (&json!("lobby"), &json!(r#"{"content":"hello"}"#)));
+        // Neither does the first of two members with the same name reach the handler.
+        let twice = r#"{ "content": "refuse it", "content": "hello" }"#;
+        let answer = host.rest("eve").send(Method::POST, PATH, &[], twice).await.expect(200);
+        assert_eq!(answer["body"], r#"{"content":"hello"}"#);
         // Hooks decide about JSON objects of a bounded size. Without hooks the handler decides about both.
         let large = json!({ "content": "x".repeat(65_536 - 14) });
+        let deep = format!(r#"{{"content":"add it","deep":{}{}}}"#, "[".repeat(64), "]".repeat(64));
         host.rest("eve").post(PATH, json!([])).await.expect_problem(400, "malformed");
+        let refused = host.rest("eve").send(Method::POST, PATH, &[], deep).await;
+        refused.expect_problem(400, "malformed");
         host.rest("eve").post(PATH, large.clone()).await.expect_problem(413, "too_large");
         host.admin
             .release(&decides("closed").with_manifest(|manifest| {
@@ -197,6 +205,27 @@ async fn a_hook_that_fails_closes_or_opens_as_its_manifest_says() {
                 && line.contains("outcome=\"trap\"")
         });
         assert!(trapped.count() >= 1, "{page}");
+    })
+    .await;
+}
+
+/// A client chooses the payload. If its size could make a hook fail, the client could get past a hook that
+/// opens.
+#[tokio::test]
+async fn no_payload_of_a_client_is_too_large_for_a_hook_that_adds_to_it() {
+    Host::test(Options::default(), async |host| {
+        let patient = decides("open").with_manifest(|manifest| {
+            manifest["limits"]["cpu_ms"] = 2000.into();
+        });
+        host.admin.release(&patient).await;
+        let mut client = host.client("eve").await;
+        // JSON that is written again becomes longer.
+        let payload = format!(r#"{{"content":"add it","n":[{}0]}}"#, "1e15,".repeat(13_000));
+        client.write_text(&format!(r#"{{"type":"guests.say","id":"r1","payload":{payload}}}"#)).await;
+        let answer = client.reply_to(&json!("r1")).await.expect("guests.said");
+        assert_eq!(answer["content"], "add it!");
+        assert_eq!(answer["n"].as_array().map(Vec::len), Some(13_001));
+        assert_eq!(host.admin.metric("switchboard_hook_failures_total").await, None);
     })
     .await;
 }

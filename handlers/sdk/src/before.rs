@@ -4,7 +4,11 @@
 //! ```ignore
 //! impl before::Handler for NoShouting {
 //!     fn decide(request: before::Request) -> before::Decision {
-//!         let Ok(mut message) = request.members() else { return before::Decision::Allow };
+//!         // Not `Allow`: another parser may read what this one cannot.
+//!         let mut message = match request.members() {
+//!             Ok(message) => message,
+//!             Err(problem) => return before::Decision::Refuse(problem),
+//!         };
 //!         let Some(content) = message.get("content").and_then(|content| content.as_str()) else {
 //!             return before::Decision::Allow;
 //!         };

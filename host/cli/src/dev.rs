@@ -232,8 +232,7 @@ mod tests {
     fn an_address_in_use_is_reported_with_the_flag_for_another_one() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let admin_listen = taken.local_addr().unwrap();
-        let config =
-            Config { listen: "127.0.0.1:0".parse().unwrap(), admin_listen, ..Config::default() };
+        let config = Config { listen: "127.0.0.1:0".parse().unwrap(), admin_listen, ..Config::default() };
         let error = addresses_are_free(&config).unwrap_err().to_string();
         assert!(error.contains(&admin_listen.to_string()) && error.contains("--admin-listen"), "{error}");
         drop(taken);

@@ -649,9 +649,14 @@ pub const PROBLEM_CODE_BYTES_MAX: usize = 64;
 /// its action has left, too, so that a slow hook leaves time for the handler. Then the hook has failed, and
 /// its `on_failure` decides.
 pub const HOOK_DEADLINE_MAX: Duration = Duration::from_millis(500);
-/// Maximum size of the payload that hooks get and return. A request of a client with a larger one gets 413
-/// while its action has hooks. A hook that returns a larger one has failed.
+/// Maximum size of the payload of a client, if its action has hooks. A larger request over REST gets 413.
+/// Frames have this maximum anyway.
 pub const HOOK_PAYLOAD_BYTES_MAX: usize = FRAME_BYTES_MAX;
+/// Maximum size of a payload that a hook returns. A hook that returns a larger one has failed. It is larger
+/// than the payload of a client, because a payload grows when a hook adds to it or writes its JSON again
+/// (`1e15` becomes `1000000000000000.0`). Otherwise a client could make a hook fail by a payload of maximal
+/// size, and a hook that opens would not count.
+pub const HOOK_CHANGED_BYTES_MAX: usize = 4 * HOOK_PAYLOAD_BYTES_MAX;
 
 // ---- calls between handlers -------------------------------------------------------------------------------
 

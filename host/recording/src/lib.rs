@@ -38,7 +38,7 @@ pub struct Recording {
     pub release: Option<Digest>,
     /// The call's id.
     pub call: String,
-    /// `http`, `frame`, `opened`, `closed`, `touched`, `missed`, `schedule`, `event` or `timer`.
+    /// The name of the trigger, such as `http` or `before`.
     pub trigger: String,
     /// How a test repeats this call. A recording of a node has none.
     pub scenario: Option<Scenario>,

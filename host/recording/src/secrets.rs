@@ -29,9 +29,10 @@ const SECRETS_GET: &str = "secrets.get";
 /// not depend on the length of the values.
 const BEGINNING_BYTES: usize = 16;
 
-/// The values to conceal. It is cheap to clone, and cheap to use when there are none.
+/// The values to conceal. It is cheap to clone, and cheap to use when there are none. The second part has the
+/// values of the handlers that called this one.
 #[derive(Clone, Default)]
-pub struct Secrets(Arc<Inner>);
+pub struct Secrets(Arc<Inner>, Option<Arc<Secrets>>);
 
 #[derive(Default)]
 struct Inner {
@@ -89,7 +90,18 @@ impl Secrets {
             inner.revealed.entry(placeholder(key).into()).or_insert_with(|| value.as_str().into());
         }
         inner.build();
-        Self(Arc::new(inner))
+        Self(Arc::new(inner), None)
+    }
+
+    /// Conceals the values of callers too. A replay does not insert them, because it has only its own values.
+    pub fn with(&self, callers: &Self) -> Self {
+        let callers = self.1.as_ref().map_or_else(|| callers.clone(), |others| others.with(callers));
+        Self(self.0.clone(), Some(Arc::new(callers)))
+    }
+
+    /// Whether there is nothing to conceal.
+    pub fn is_empty(&self) -> bool {
+        self.0.beginnings.is_none() && self.1.as_ref().is_none_or(|callers| callers.is_empty())
     }
 
     /// Returns the text with every value concealed. Placeholders in it stay as they are.
@@ -98,6 +110,16 @@ impl Secrets {
     }
 
     fn concealed<'a>(&self, text: &'a str, origin: Origin) -> Cow<'a, str> {
+        let concealed = self.conceal_own(text, origin);
+        let Some(callers) = &self.1 else { return concealed };
+        let further = match callers.conceal_text(&concealed) {
+            Cow::Owned(further) => Some(further),
+            Cow::Borrowed(_) => None,
+        };
+        further.map_or(concealed, Cow::Owned)
+    }
+
+    fn conceal_own<'a>(&self, text: &'a str, origin: Origin) -> Cow<'a, str> {
         let (mut concealed, mut copied, mut at) = (String::new(), 0, 0);
         let copy = |to: &mut String, part: &str| match origin {
             Origin::Kept => to.push_str(part),
@@ -130,7 +152,7 @@ impl Secrets {
 
     /// Conceals every text in a JSON value, at any depth. Placeholders in it stay as they are.
     pub fn conceal(&self, value: &mut Value) {
-        if self.0.beginnings.is_some() {
+        if !self.is_empty() {
             self.conceal_as(value, Origin::Kept);
         }
     }

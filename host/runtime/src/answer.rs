@@ -75,9 +75,9 @@ pub(super) fn decision(decision: &mut Decision) -> Result<(), String> {
     }
 }
 
-/// Checks a payload that a hook has changed, by the rules for the payload of a client.
+/// Checks a payload that a hook has changed, by the rules for the payload of a client. It may be larger.
 fn changed(payload: &str) -> Result<(), String> {
-    bounded("bytes of a changed payload", payload.len(), limits::HOOK_PAYLOAD_BYTES_MAX)?;
+    bounded("bytes of a changed payload", payload.len(), limits::HOOK_CHANGED_BYTES_MAX)?;
     let levels = limits::JSON_DEPTH_MAX;
     rule(!is_deeper_than(payload, levels), || format!("a changed payload is deeper than {levels} levels"))?;
     rule(is_json_object(payload), || "a changed payload is not a JSON object".to_owned())
@@ -206,6 +206,7 @@ mod tests {
             Event::settle(&mut vec![Verdict::Ack, Verdict::Reject("no".to_owned())]),
             Before::settle(&mut Decision::Allow),
             changes(format!("{{\"a\":{}1{}}}", "[".repeat(63), "]".repeat(63))),
+            changes(format!("{{\"a\":\"{}\"}}", "x".repeat(limits::HOOK_CHANGED_BYTES_MAX - 8))),
             refuses(403, "bad_word"),
             Called::settle(&mut Ok(Answered { body: vec![0; limits::CALL_BODY_BYTES_MAX] })),
         ] {
@@ -284,7 +285,10 @@ mod tests {
             (changes("[]".to_owned()), "not a JSON object"),
             (changes("{} {}".to_owned()), "not a JSON object"),
             (changes(format!("{{\"a\":{}1{}}}", "[".repeat(64), "]".repeat(64))), "deeper than 64 levels"),
-            (changes(format!("{{\"a\":\"{}\"}}", "x".repeat(65_530))), "bytes of a changed payload"),
+            (
+                changes(format!("{{\"a\":\"{}\"}}", "x".repeat(limits::HOOK_CHANGED_BYTES_MAX - 7))),
+                "bytes of a changed payload",
+            ),
             (refuses(200, "bad_word"), "status 200 of a problem"),
             (refuses(403, "Bad word"), "code `Bad word`"),
             (

@@ -51,7 +51,7 @@ use switchboard_core::config::{Config, RecordingSettings};
 use switchboard_core::ids::{ConnectionId, RequestId};
 use switchboard_core::limits;
 use switchboard_postgres::Rank;
-use switchboard_recording::Recorder;
+use switchboard_recording::{Recorder, Secrets};
 use switchboard_telemetry::{Tracer, spans};
 use watched::EndedCall;
 
@@ -89,6 +89,9 @@ pub struct Call {
     pub deadline: Option<tokio::time::Instant>,
     /// The number of calls between handlers above it. A trigger starts calls of depth 0.
     pub depth: u8,
+    /// The secrets of the handlers above it. They may be in its input, so logs and recordings of this call
+    /// conceal them too.
+    pub secrets_of_callers: Option<Secrets>,
 }
 
 impl Call {
@@ -102,6 +105,7 @@ impl Call {
             rank: None,
             deadline: None,
             depth: 0,
+            secrets_of_callers: None,
         }
     }
 }
@@ -229,7 +233,10 @@ impl Runtime {
         let keeps = self.recordings.as_ref().filter(|recordings| recordings.begin());
         let recorder = (keeps.is_some() || is_observed).then(Recorder::default);
         let input = input.into();
-        let terms = release.terms();
+        let terms = match &call.secrets_of_callers {
+            None => release.terms(),
+            Some(callers) => release.terms_concealing(callers),
+        };
         let (result, state) =
             self.run::<E>(release, terms, call, Source::Live, recorder, input.clone()).await;
         let failed = invoke::ending::<E>(&result).is_bad();

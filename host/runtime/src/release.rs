@@ -149,6 +149,12 @@ impl LoadedRelease {
         self.terms.load_full()
     }
 
+    /// Returns the same terms for a call of another handler. They conceal its secrets too.
+    pub(super) fn terms_concealing(&self, callers: &Secrets) -> Arc<Terms> {
+        let terms = self.terms();
+        Arc::new(Terms { secrets: terms.secrets.with(callers), ..(*terms).clone() })
+    }
+
     /// Returns the counts of its host calls, for each function.
     pub fn host_calls(&self) -> Vec<(&'static str, Counts)> {
         self.terms().host_call_stats.counts().collect()

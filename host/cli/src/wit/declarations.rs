@@ -15,11 +15,53 @@ use crate::embedded;
 
 /// Words of TypeScript that neither a function nor a parameter can have as a name.
 const RESERVED: [&str; 47] = [
-    "arguments", "await", "break", "case", "catch", "class", "const", "continue", "debugger", "default",
-    "delete", "do", "else", "enum", "eval", "export", "extends", "false", "finally", "for", "function", "if",
-    "implements", "import", "in", "instanceof", "interface", "let", "new", "null", "package", "private",
-    "protected", "public", "return", "static", "super", "switch", "this", "throw", "true", "try", "typeof",
-    "var", "void", "while", "with",
+    "arguments",
+    "await",
+    "break",
+    "case",
+    "catch",
+    "class",
+    "const",
+    "continue",
+    "debugger",
+    "default",
+    "delete",
+    "do",
+    "else",
+    "enum",
+    "eval",
+    "export",
+    "extends",
+    "false",
+    "finally",
+    "for",
+    "function",
+    "if",
+    "implements",
+    "import",
+    "in",
+    "instanceof",
+    "interface",
+    "let",
+    "new",
+    "null",
+    "package",
+    "private",
+    "protected",
+    "public",
+    "return",
+    "static",
+    "super",
+    "switch",
+    "this",
+    "throw",
+    "true",
+    "try",
+    "typeof",
+    "var",
+    "void",
+    "while",
+    "with",
 ];
 
 /// The whole file of declarations.
@@ -205,8 +247,7 @@ impl Module<'_> {
             TypeDefKind::Resource => {
                 line(format!("  export class {name} {{"));
                 let functions = self.resolve.interfaces[self.id].functions.values();
-                let own: Vec<_> =
-                    functions.filter(|function| function.kind.resource() == Some(id)).collect();
+                let own: Vec<_> = functions.filter(|function| function.kind.resource() == Some(id)).collect();
                 if own.iter().all(|function| function.kind != FunctionKind::Constructor(id)) {
                     line("    private constructor();".to_owned());
                 }
@@ -430,7 +471,7 @@ mod tests {
         }
     }
 
-    /// What the contract does not have yet.
+    /// A kind of type that the contract does not have yet.
     const OTHER_KINDS: &str = "package a:b@1.0.0;
         interface shared { record problem { code: u32 } }
         interface between { use shared.{problem}; }

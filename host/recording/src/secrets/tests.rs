@@ -295,3 +295,22 @@ fn base64_of(bytes: &[u8]) -> String {
     }
     text
 }
+
+#[test]
+fn the_values_of_callers_are_concealed_and_not_revealed() {
+    let (first, second) = (of_secret(b"first-s3cret"), of_secret(b"second-s3cret"));
+    let own = of_settings(&settings(), &[]);
+    let all = own.with(&second.with(&first));
+    let text = "first-s3cret, second-s3cret, s3cret-key";
+    assert_eq!(all.conceal_text(text), "[secret KEY], [secret KEY], [setting key]");
+    assert_eq!(own.conceal_text(text), "first-s3cret, second-s3cret, [setting key]");
+    let mut shown = json!("[secret KEY], [setting key]");
+    all.reveal(&mut shown);
+    assert_eq!(shown, "[secret KEY], s3cret-key");
+    // A handler without values of its own conceals those of its callers.
+    let none = Secrets::default();
+    assert!(none.is_empty() && none.with(&none).is_empty() && !none.with(&first).is_empty());
+    let mut input = json!({ "body": { "text": text } });
+    none.with(&first).conceal(&mut input);
+    assert_eq!(input["body"]["text"], "[secret KEY], second-s3cret, s3cret-key");
+}

@@ -41,6 +41,7 @@ impl calls::Host for CallState {
             cause: self.middleware.span.as_ref().map(spans::ActiveSpan::context),
             deadline: self.deadline,
             depth: self.depth,
+            in_transaction: self.transactions.is_open,
         };
         let live = |args: Args| Box::pin(calling.call(args));
         let args = Args { handler, method, body };
@@ -60,11 +61,12 @@ struct Calling<'a> {
     cause: Option<spans::Context>,
     deadline: Instant,
     depth: u8,
+    in_transaction: bool,
 }
 
 impl Calling<'_> {
     async fn call(self, Args { handler, method, body }: Args) -> Result<Answered, Error> {
-        check(&self.terms.grants.calls, &handler, body.len(), self.depth)?;
+        check(&self.terms.grants.calls, &handler, body.len(), self.depth, self.in_transaction)?;
         let subject = self.principal.map_or(self.id, |principal| principal.user_id.as_str());
         let Some(callee) = self.others.find(&handler, subject) else {
             return Err(Error::Unavailable(format!("no handler `{handler}` runs here")));
@@ -77,6 +79,7 @@ impl Calling<'_> {
             cause: self.cause,
             deadline: Some(self.deadline.checked_sub(limits::CALL_RETURN_MARGIN).unwrap_or(self.deadline)),
             depth: self.depth + 1,
+            secrets_of_callers: Some(self.terms.secrets.clone()).filter(|secrets| !secrets.is_empty()),
             ..Call::new(None)
         };
         let request = Request {
@@ -95,7 +98,13 @@ impl Calling<'_> {
 }
 
 /// Checks what is known before the called handler is looked up.
-fn check(granted: &[String], handler: &str, bytes: usize, depth: u8) -> Result<(), Error> {
+fn check(
+    granted: &[String],
+    handler: &str,
+    bytes: usize,
+    depth: u8,
+    in_transaction: bool,
+) -> Result<(), Error> {
     if !granted.iter().any(|granted| granted == handler) {
         return Err(Error::Refused(format!("a call of `{handler}` is not granted (grants.calls)")));
     }
@@ -106,6 +115,11 @@ fn check(granted: &[String], handler: &str, bytes: usize, depth: u8) -> Result<(
     let deepest = limits::CALL_DEPTH_MAX;
     if depth >= deepest {
         return Err(Error::Refused(format!("handlers call each other at most {deepest} calls deep")));
+    }
+    // The transaction holds a connection to Postgres and locks. If the called handler needs one of them, both
+    // wait until the deadline, and many such calls would take all connections of the node.
+    if in_transaction {
+        return Err(Error::Refused("a transaction is open; commit or drop it before the call".to_owned()));
     }
     Ok(())
 }
@@ -126,16 +140,24 @@ mod tests {
     #[test]
     fn only_granted_small_and_shallow_calls_pass() {
         let granted = ["directory".to_owned()];
-        let refused = |handler: &str, bytes: usize, depth: u8| match check(&granted, handler, bytes, depth) {
+        let refused = |handler: &str, bytes: usize, depth: u8, in_transaction: bool| match check(
+            &granted,
+            handler,
+            bytes,
+            depth,
+            in_transaction,
+        ) {
             Ok(()) => None,
             Err(Error::Refused(why)) => Some(why),
             Err(other) => panic!("{other:?}"),
         };
-        assert_eq!(refused("directory", limits::CALL_BODY_BYTES_MAX, limits::CALL_DEPTH_MAX - 1), None);
+        let (most, deepest) = (limits::CALL_BODY_BYTES_MAX, limits::CALL_DEPTH_MAX);
+        assert_eq!(refused("directory", most, deepest - 1, false), None);
         for (refusal, why) in [
-            (refused("directories", 0, 0), "not granted"),
-            (refused("directory", limits::CALL_BODY_BYTES_MAX + 1, 0), "1048577 bytes"),
-            (refused("directory", 0, limits::CALL_DEPTH_MAX), "at most 4 calls deep"),
+            (refused("directories", 0, 0, false), "not granted"),
+            (refused("directory", most + 1, 0, false), "1048577 bytes"),
+            (refused("directory", 0, deepest, false), "at most 4 calls deep"),
+            (refused("directory", 0, 0, true), "a transaction is open"),
         ] {
             assert!(refusal.as_ref().is_some_and(|refusal| refusal.contains(why)), "{why}: {refusal:?}");
         }

@@ -155,7 +155,7 @@ impl CallState {
         backends: &Arc<Backends>,
         others: &Arc<Others>,
     ) -> Self {
-        let Call { id, request, connection, cause: _, rank, deadline, depth } = call;
+        let Call { id, request, connection, cause: _, rank, deadline, depth, secrets_of_callers: _ } = call;
         let overlaps = rank.is_some();
         let begun = Instant::now();
         let own = begun + Duration::from_millis(terms.limits.deadline_ms);

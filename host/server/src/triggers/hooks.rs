@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::state::Triggers;
-pub(super) use payload::{Joined, divide, join};
+pub(super) use payload::{divide, join};
 use switchboard_contract::before::{Decision, Request};
 use switchboard_contract::types::{Principal, Problem};
 use switchboard_core::ids::RequestId;

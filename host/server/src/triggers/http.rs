@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::hooks::{Joined, PinnedHooks, divide, join};
+use super::hooks::{PinnedHooks, divide, join};
 use super::state::Triggers;
 use crate::calls::{HttpIn, Reach};
 use switchboard_contract::http::{Request, Response};
@@ -112,20 +112,18 @@ impl Triggers {
         mut call: Call,
         mut request: Request,
     ) -> Result<Response, Problem> {
-        let Joined { payload, hides } = join(&request.body, &request.params)?;
+        let payload = join(&request.body, &request.params)?;
         let deadline_ms = release.manifest.limits.deadline_ms;
         let action = hooks.begin(self, deadline_ms, export::Http::cause(&request));
         let had_body = !request.body.is_empty();
         let params = &request.params;
         let check = |changed: &str| divide(changed, params, had_body).map(drop);
         let changed = action.decide(&id, request.caller.as_ref(), &payload, check).await?;
-        if let Some(seen) = changed.or_else(|| hides.then_some(payload)) {
-            // `check` and `join` have made sure that it can be divided.
-            let divided = divide(&seen, &request.params, had_body);
-            (request.params, request.body) = divided.map_err(|rule| Code::Malformed.problem(rule))?;
-            // It is that of the client's body.
-            request.headers.retain(|(name, _)| name != "content-length");
-        }
+        // `check` and `join` have made sure that it can be divided.
+        let divided = divide(changed.as_ref().unwrap_or(&payload), &request.params, had_body);
+        (request.params, request.body) = divided.map_err(|rule| Code::Malformed.problem(rule))?;
+        // It is that of the client's body.
+        request.headers.retain(|(name, _)| name != "content-length");
         action.bound(&mut call);
         self.call_http(release, call, request).await
     }

@@ -12,7 +12,10 @@ http::export!(Decides);
 
 impl before::Handler for Decides {
     fn decide(request: before::Request) -> Decision {
-        let Ok(mut members) = request.members() else { return Decision::Allow };
+        let mut members = match request.members() {
+            Ok(members) => members,
+            Err(problem) => return Decision::Refuse(problem),
+        };
         let content = members.get("content").and_then(Value::as_str).unwrap_or_default().to_owned();
         let first = || content.split(' ').next().unwrap_or_default().to_owned();
         let mood = config::text("mood").filter(|mood| !mood.is_empty()).unwrap_or_else(first);
