@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use super::connect::Resolve;
+use super::hop::headers_of;
 use super::pool::Ages;
 use super::*;
 use switchboard_core::manifest::FetchGrant;
