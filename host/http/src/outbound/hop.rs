@@ -53,6 +53,9 @@ impl Hop {
             redirects <= limits::FETCH_REDIRECTS_MAX,
             &format!("`redirects` is 0 to {}", limits::FETCH_REDIRECTS_MAX),
         )?;
+        // Such a body has no meaning in HTTP. A server that does not read it takes it for the next request.
+        let has_none = body.is_empty() || !matches!(method.as_str(), "GET" | "HEAD");
+        rule(has_none, "a GET or HEAD has no body")?;
         let url = FetchUrl::parse(&url).map_err(Error::Refused)?;
         let headers = headers_of(&headers)?;
         if body.len() as u64 > bytes_max {
@@ -125,7 +128,12 @@ pub(super) fn headers_of(given: &[(String, String)]) -> Result<HeaderMap, Error>
     let mut headers = HeaderMap::with_capacity(given.len());
     for (name, value) in given {
         let shown = || name.chars().take(64).collect::<String>().escape_debug().to_string();
-        rule(!OF_THE_TRANSPORT.contains(&name.as_str()), format!("the host sets the header {name} itself"))?;
+        // Many servers read `content_length` as `content-length`.
+        let hyphened = name.replace('_', "-");
+        rule(
+            !OF_THE_TRANSPORT.contains(&hyphened.as_str()),
+            format!("the host sets the header {hyphened} itself"),
+        )?;
         let is_lower = !name.contains(|c: char| c.is_ascii_uppercase());
         rule(is_lower, format!("the name of a header is lower case, not `{}`", shown()))?;
         let parsed = HeaderName::from_bytes(name.as_bytes());

@@ -435,6 +435,10 @@ fn headers_of_the_transport_and_too_many_are_refused() {
             "{name}"
         );
     }
+    for name in ["content_length", "transfer_encoding", "transfer-encoding_", "host"] {
+        let refused = check(of(name, "x"));
+        assert_eq!(matches!(refused, Err(Error::Refused(_))), name != "transfer-encoding_", "{name}");
+    }
     for (name, value) in
         [("Accept", "x"), ("x a", "x"), ("", "x"), ("x-a", "1\r\n2"), ("x-a", "1\0"), ("é", "x")]
     {
@@ -444,4 +448,17 @@ fn headers_of_the_transport_and_too_many_are_refused() {
     assert!(matches!(check(many.collect()), Err(Error::Refused(why)) if why.contains("at most 64 headers")));
     let long = of("x-a", &"y".repeat(limits::FETCH_HEADERS_BYTES_MAX));
     assert!(matches!(check(long), Err(Error::Refused(why)) if why.contains("at most 16384 bytes")));
+}
+
+#[tokio::test]
+async fn a_get_or_head_with_a_body_is_refused_and_not_sent() {
+    let server = Server::start(|_| Some(OK.to_owned())).await;
+    let (outbound, rules) = (Outbound::default(), rules(&[("http://127.0.0.1:*/*", "")]));
+    for method in ["GET", "HEAD"] {
+        let smuggled = b"GET /admin HTTP/1.1\r\nhost: x\r\n\r\n".to_vec();
+        let asked = Request { body: smuggled, ..request(method, &server.url("/a")) };
+        let why = refusal(send_as("x", &outbound, &rules, asked).await);
+        assert_eq!(why, "a GET or HEAD has no body");
+    }
+    assert_eq!(server.connections(), 0);
 }
