@@ -453,9 +453,13 @@ pub const FETCH_IDLE_MAX: Duration = Duration::from_secs(30);
 pub const FETCH_CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);
 /// Interval of closing idle connections.
 pub const FETCH_UPKEEP_EVERY: Duration = Duration::from_secs(10);
-/// Maximum size of the bodies of answers that the node holds while it receives them. Beyond it, the fetch
-/// whose body needs more ends with `unknown-outcome`.
+/// Maximum size of the bodies that the node holds for fetches: of a request until its fetch has ended, and of
+/// an answer until its host call has ended. A quarter is divided among the loaded releases and always
+/// available to each of them; the rest is lent. A release that gets no more is `busy` before it sends a
+/// request; an answer that it is receiving ends with `unknown-outcome`.
 pub const FETCH_BODIES_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Unit in which a release gets its part of [`FETCH_BODIES_BYTES_MAX`].
+pub const FETCH_BODIES_UNIT_BYTES: usize = 64 * 1024;
 /// Number of failures in a row after which the circuit breaker of a handler, host and port opens.
 pub const BREAKER_FAILURES: u32 = 5;
 /// Time for which it is open at first. Then one fetch is tried; if it fails, the next time is twice as long.

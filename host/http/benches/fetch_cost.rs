@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use switchboard_contract::fetch::Request;
 use switchboard_core::limits;
 use switchboard_core::manifest::{FetchGrant, FetchRules};
-use switchboard_http::outbound::{Allowance, Outbound};
+use switchboard_http::outbound::{Allowance, Outbound, Room, quota};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -21,6 +21,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let grant = FetchGrant { methods: vec!["GET".to_owned()], url: url.clone(), addresses: Vec::new() };
     let rules = FetchRules::expand(&[grant], &BTreeMap::new())?;
     let outbound = Outbound::default();
+    let room_of_all = quota().claim();
     let one = async |handler: &str| -> Result<Duration, String> {
         let request = Request {
             method: "GET".to_owned(),
@@ -31,11 +32,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             redirects: 0,
         };
         let begun = Instant::now();
+        let room = Room::new(room_of_all.clone(), limits::FETCH_BYTES_MAX);
         let allowed = Allowance {
             handler,
             rules: &rules,
             concurrency: 32,
             bytes_max: limits::FETCH_BYTES_MAX,
+            room: &room,
             deadline: tokio::time::Instant::now() + Duration::from_secs(10),
         };
         let response = outbound.send(&allowed, request).await.map_err(|error| format!("{error:?}"))?;

@@ -39,7 +39,7 @@ pub(super) struct Hop {
     /// Without `host`.
     headers: HeaderMap,
     host: HeaderValue,
-    body: Bytes,
+    pub body: Bytes,
 }
 
 impl Hop {

@@ -11,12 +11,12 @@ mod connect;
 mod hop;
 mod pool;
 mod redirect;
+mod room;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use http_body_util::BodyExt;
@@ -31,6 +31,8 @@ use breaker::Breakers;
 use connect::{Dialer, Resolve};
 use hop::{Hop, OF_THE_TRANSPORT};
 use pool::{Ages, Connection, Key, Pool};
+pub use room::{Room, quota};
+use room::{Held, NoRoom};
 use switchboard_contract::fetch::{Error, Request, Response};
 use switchboard_core::fetch_url::FetchUrl;
 use switchboard_core::limits;
@@ -46,7 +48,6 @@ struct Inner {
     breakers: Arc<Breakers>,
     dialer: Dialer,
     in_flight: InFlight,
-    bodies: Arc<AtomicUsize>,
 }
 
 /// The fetches that one call may make.
@@ -57,14 +58,17 @@ pub struct Allowance<'a> {
     pub concurrency: u32,
     /// Maximum bytes of a body, in each direction.
     pub bytes_max: u64,
+    /// The room for the bodies of all fetches of the host call.
+    pub room: &'a Room,
     /// The end of the call.
     pub deadline: Instant,
 }
 
 /// The bounds of one fetch, with all its redirects.
-struct Bounds {
+struct Bounds<'a> {
     handler: Arc<str>,
     bytes_max: u64,
+    room: &'a Room,
     deadline: Instant,
 }
 
@@ -81,7 +85,6 @@ impl Outbound {
             breakers: Arc::default(),
             dialer: Dialer::new(resolver),
             in_flight: InFlight::default(),
-            bodies: Arc::default(),
         }))
     }
 
@@ -99,7 +102,8 @@ impl Outbound {
         let mut networks = hop.granted(allowed.rules)?;
         let handler: Arc<str> = allowed.handler.into();
         let _in_flight = self.0.in_flight.begin(&handler, allowed.concurrency).ok_or(Error::Busy)?;
-        let by = Bounds { handler, bytes_max: allowed.bytes_max, deadline };
+        let _request = allowed.room.request(hop.body.len()).ok_or(Error::Busy)?;
+        let by = Bounds { handler, bytes_max: allowed.bytes_max, room: allowed.room, deadline };
         loop {
             let answer = self.hop(&by, &hop, &networks).await?;
             if redirects == 0 {
@@ -118,25 +122,32 @@ impl Outbound {
     }
 
     /// One request and its answer, through the circuit breaker.
-    async fn hop(&self, by: &Bounds, hop: &Hop, networks: &[IpNet]) -> Result<Answer, Error> {
+    async fn hop<'a>(&self, by: &Bounds<'a>, hop: &Hop, networks: &[IpNet]) -> Result<Answer<'a>, Error> {
         let (host, port) = (hop.url.host_text(), hop.url.port());
         let passed =
             self.0.breakers.pass(&by.handler, host, port, by.deadline).map_err(Error::Unavailable)?;
         let answer = self.exchange(by, hop, networks).await;
         match &answer {
-            Ok(answer) if matches!(answer.status.as_u16(), 502..=504) => {
-                passed.failed(&format!("status {}", answer.status.as_u16()));
+            Ok((head, _)) if matches!(head.status.as_u16(), 502..=504) => {
+                passed.failed(&format!("status {}", head.status.as_u16()));
             }
-            // A service that answers too much is not dead.
+            // A service that answers too much is not dead. Nor is one whose answer has no room here.
             Ok(_) | Err(Error::TooLarge(_)) => passed.succeeded(),
             Err(Error::Unavailable(why) | Error::UnknownOutcome(why)) => passed.failed(why),
             // These say nothing about the service.
             Err(Error::Refused(_) | Error::Busy) => drop(passed),
         }
-        answer
+        let (Head { status, headers }, body) = answer?;
+        let (body, held) = body.map_err(NoRoom::into_error)?;
+        Ok(Answer { status, headers, body, held })
     }
 
-    async fn exchange(&self, by: &Bounds, hop: &Hop, networks: &[IpNet]) -> Result<Answer, Error> {
+    async fn exchange<'a>(
+        &self,
+        by: &Bounds<'a>,
+        hop: &Hop,
+        networks: &[IpNet],
+    ) -> Result<(Head, Received<'a>), Error> {
         let deadline = by.deadline;
         let key = Key {
             handler: by.handler.clone(),
@@ -185,9 +196,11 @@ impl Outbound {
                     &format_args!("it answered with the status {}", head.status.as_u16()),
                 ));
             }
-            let body = self.body(&hop.url, body, by).await?;
-            self.0.pool.give(key, connection);
-            return Ok(Answer { status: head.status, headers: head.headers, body });
+            let body = receive(&hop.url, body, by).await?;
+            if body.is_ok() {
+                self.0.pool.give(key, connection);
+            }
+            return Ok((Head { status: head.status, headers: head.headers }, body));
         }
     }
 
@@ -201,38 +214,6 @@ impl Outbound {
         let slot = self.0.pool.slot(key).ok_or(Error::Busy)?;
         let (sender, address, driver) = self.0.dialer.dial(url, networks, deadline).await?;
         Ok(Connection::new(sender, address, driver, slot))
-    }
-
-    /// Reads the body of an answer, within all bounds.
-    async fn body(
-        &self,
-        url: &FetchUrl,
-        mut body: Incoming,
-        &Bounds { bytes_max, deadline, .. }: &Bounds,
-    ) -> Result<Vec<u8>, Error> {
-        if body.size_hint().lower() > bytes_max {
-            return Err(Error::TooLarge(bytes_max));
-        }
-        let mut held = Held { all: self.0.bodies.clone(), bytes: 0 };
-        let mut bytes = Vec::new();
-        loop {
-            let frame = match timeout_at(deadline, body.frame()).await {
-                Err(_) => return Err(Error::UnknownOutcome(no_answer(url))),
-                Ok(None) => return Ok(bytes),
-                Ok(Some(Err(error))) => return Err(broken(url, &error)),
-                Ok(Some(Ok(frame))) => frame,
-            };
-            // Trailers are left out.
-            let Ok(data) = frame.into_data() else { continue };
-            if bytes.len() as u64 + data.len() as u64 > bytes_max {
-                return Err(Error::TooLarge(bytes_max));
-            }
-            if !held.grow(data.len()) {
-                let why = "this node receives as many bytes of answers as it can hold; try again later";
-                return Err(Error::UnknownOutcome(why.to_owned()));
-            }
-            bytes.extend_from_slice(&data);
-        }
     }
 
     /// Closes idle connections in time, and reports the open circuit breakers, until the shutdown begins.
@@ -259,14 +240,54 @@ pub fn check(rules: &FetchRules, bytes_max: u64, request: Request) -> Result<(),
     Hop::of(request, bytes_max)?.granted(rules).map(drop)
 }
 
-struct Answer {
+struct Head {
+    status: StatusCode,
+    headers: HeaderMap,
+}
+
+/// A whole body and its room, or the bound that it met.
+type Received<'a> = Result<(Vec<u8>, Held<'a>), NoRoom>;
+
+/// Reads the body of an answer, within all bounds.
+async fn receive<'a>(
+    url: &FetchUrl,
+    mut body: Incoming,
+    &Bounds { bytes_max, room, deadline, .. }: &Bounds<'a>,
+) -> Result<Received<'a>, Error> {
+    if body.size_hint().lower() > bytes_max {
+        return Err(Error::TooLarge(bytes_max));
+    }
+    let mut held = room.answer();
+    let mut bytes = Vec::new();
+    loop {
+        let frame = match timeout_at(deadline, body.frame()).await {
+            Err(_) => return Err(Error::UnknownOutcome(no_answer(url))),
+            Ok(None) => return Ok(Ok((bytes, held))),
+            Ok(Some(Err(error))) => return Err(broken(url, &error)),
+            Ok(Some(Ok(frame))) => frame,
+        };
+        // Trailers are left out.
+        let Ok(data) = frame.into_data() else { continue };
+        if bytes.len() as u64 + data.len() as u64 > bytes_max {
+            return Err(Error::TooLarge(bytes_max));
+        }
+        if let Err(no_room) = held.grow(data.len()) {
+            return Ok(Err(no_room));
+        }
+        bytes.extend_from_slice(&data);
+    }
+}
+
+struct Answer<'a> {
     status: StatusCode,
     headers: HeaderMap,
     body: Vec<u8>,
+    held: Held<'a>,
 }
 
-impl Answer {
+impl Answer<'_> {
     fn into_response(self, url: FetchUrl) -> Response {
+        self.held.keep();
         let headers = self.headers.iter().filter(|(name, _)| {
             // The length of the answer to a HEAD is what such a request asks for.
             !OF_THE_TRANSPORT.contains(&name.as_str()) || name.as_str() == "content-length"
@@ -316,26 +337,6 @@ impl Drop for Sending {
                 all.remove(&self.handler);
             }
         }
-    }
-}
-
-/// The bytes of one body that is being received, as a part of those of the node.
-struct Held {
-    all: Arc<AtomicUsize>,
-    bytes: usize,
-}
-
-impl Held {
-    fn grow(&mut self, bytes: usize) -> bool {
-        let before = self.all.fetch_add(bytes, Relaxed);
-        self.bytes += bytes;
-        before + bytes <= limits::FETCH_BODIES_BYTES_MAX
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.all.fetch_sub(self.bytes, Relaxed);
     }
 }
 

@@ -19,6 +19,8 @@ use super::hop::headers_of;
 use super::pool::Ages;
 use super::*;
 use switchboard_core::manifest::FetchGrant;
+use switchboard_core::quota::Quota;
+use switchboard_core::shares::Division;
 
 /// Answers from a list; the last answer repeats. Counts the questions.
 #[derive(Default)]
@@ -140,14 +142,29 @@ fn request(method: &str, url: &str) -> Request {
     }
 }
 
+/// Room for more than a test needs.
+fn room() -> Room {
+    Room::new(quota().claim(), limits::FETCH_BYTES_MAX)
+}
+
 async fn send_as(
     handler: &str,
     outbound: &Outbound,
     rules: &FetchRules,
     request: Request,
 ) -> Result<Response, Error> {
+    send_into(&room(), handler, outbound, rules, request).await
+}
+
+async fn send_into(
+    room: &Room,
+    handler: &str,
+    outbound: &Outbound,
+    rules: &FetchRules,
+    request: Request,
+) -> Result<Response, Error> {
     let deadline = Instant::now() + Duration::from_secs(10);
-    let allowed = Allowance { handler, rules, concurrency: 4, bytes_max: 1000, deadline };
+    let allowed = Allowance { handler, rules, concurrency: 4, bytes_max: 1000, room, deadline };
     outbound.send(&allowed, request).await
 }
 
@@ -297,7 +314,9 @@ async fn a_handler_has_its_maximum_in_flight_and_a_host_its_connections() {
     assert!(outbound.0.in_flight.0.lock().is_empty());
     // With a higher maximum of the handler, the connections of one host are the bound.
     let deadline = Instant::now() + Duration::from_millis(300);
-    let allowed = Allowance { handler: "x", rules: &rules, concurrency: 100, bytes_max: 1000, deadline };
+    let room = room();
+    let allowed =
+        Allowance { handler: "x", rules: &rules, concurrency: 100, bytes_max: 1000, room: &room, deadline };
     let all = (0..10).map(|_| outbound.send(&allowed, request("GET", &url)));
     let results = futures_util::future::join_all(all).await;
     let busy = results.iter().filter(|result| matches!(result, Err(Error::Busy))).count();
@@ -315,14 +334,42 @@ async fn bodies_are_bounded_also_all_together() {
     assert_eq!(get(&outbound, &rules, &server.url("/fits")).await.unwrap().body.len(), 1000);
     let large = get(&outbound, &rules, &server.url("/large")).await;
     assert!(matches!(large, Err(Error::TooLarge(1000))), "{large:?}");
-    // Other bodies take all the room.
-    let mut others = Held { all: outbound.0.bodies.clone(), bytes: 0 };
-    assert!(others.grow(limits::FETCH_BODIES_BYTES_MAX));
-    let full = get(&outbound, &rules, &server.url("/fits")).await;
-    assert!(matches!(&full, Err(Error::UnknownOutcome(why)) if why.contains("as it can hold")), "{full:?}");
-    drop(others);
-    assert!(get(&outbound, &rules, &server.url("/fits")).await.is_ok());
-    assert_eq!(outbound.0.bodies.load(Relaxed), 0);
+    // The answers of one host call are bounded together.
+    let small = Room::new(quota().claim(), 2500);
+    let get_into = || send_into(&small, "x", &outbound, &rules, request("GET", &server.url("/fits")));
+    assert!(get_into().await.is_ok());
+    assert!(get_into().await.is_ok());
+    let third = get_into().await;
+    assert!(matches!(third, Err(Error::TooLarge(500))), "{third:?}");
+}
+
+/// A node without room sends nothing. If the room ends while it receives, that is no failure of the service.
+#[tokio::test]
+async fn a_node_without_room_is_busy_and_opens_no_breaker() {
+    let server = Server::start(|_| {
+        let body = "x".repeat(limits::FETCH_BODIES_UNIT_BYTES + 1);
+        Some(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()))
+    })
+    .await;
+    let (outbound, rules) = (Outbound::default(), rules(&[("http://127.0.0.1:*/*", "")]));
+    // Room for the request, and for one unit of the answer.
+    let quota = Quota::new(Division { total: 2, reserve: 2, lent: 1 });
+    let claim = quota.claim();
+    let room = Room::new(claim.clone(), u64::MAX);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let bytes_max = limits::FETCH_BYTES_MAX;
+    let allowed = Allowance { handler: "x", rules: &rules, concurrency: 4, bytes_max, room: &room, deadline };
+    for _ in 0..=limits::BREAKER_FAILURES {
+        let cut = outbound.send(&allowed, request("GET", &server.url("/a"))).await;
+        assert!(matches!(&cut, Err(Error::UnknownOutcome(why)) if why.contains("all the memory")), "{cut:?}");
+    }
+    let all = claim.take(2).expect("nothing is held");
+    let sent = server.heads.lock().len();
+    let busy = outbound.send(&allowed, request("POST", &server.url("/a"))).await;
+    assert!(matches!(busy, Err(Error::Busy)), "{busy:?}");
+    assert_eq!(server.heads.lock().len(), sent);
+    drop(all);
+    assert_eq!(quota.free(), 2);
 }
 
 #[tokio::test]
