@@ -435,7 +435,10 @@ pub const FETCH_REDIRECTS_MAX: u8 = 5;
 pub const FETCH_RESOLVE_WAIT: Duration = Duration::from_secs(2);
 /// Maximum number of names that the node resolves at a time, each on a thread that a name server without an
 /// answer blocks beyond [`FETCH_RESOLVE_WAIT`]. One more is `busy`.
-pub const FETCH_RESOLVES_MAX: usize = 16;
+pub const FETCH_RESOLVES_MAX: usize = 64;
+/// Maximum number of them for one handler, so that a handler with slow names leaves threads to the others.
+/// One more is `busy`. Fetches of a handler that need the same name share one of them.
+pub const FETCH_RESOLVES_PER_HANDLER_MAX: usize = 8;
 /// Maximum time to connect, all addresses and the TLS handshake together. Then the fetch is `unavailable`.
 pub const FETCH_CONNECT_WAIT: Duration = Duration::from_secs(3);
 /// Maximum number of addresses of a name that one fetch tries, in the order of the answer.

@@ -11,6 +11,7 @@ mod connect;
 mod hop;
 mod pool;
 mod redirect;
+mod resolve;
 mod room;
 #[cfg(test)]
 mod tests;
@@ -28,9 +29,10 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use breaker::Breakers;
-use connect::{Dialer, Resolve};
+use connect::Dialer;
 use hop::{Hop, OF_THE_TRANSPORT};
 use pool::{Ages, Connection, Key, Pool};
+use resolve::{Resolve, System};
 pub use room::{Room, quota};
 use room::{Held, NoRoom};
 use switchboard_contract::fetch::{Error, Request, Response};
@@ -74,7 +76,7 @@ struct Bounds<'a> {
 
 impl Default for Outbound {
     fn default() -> Self {
-        Self::new(Arc::new(connect::System), Ages::default())
+        Self::new(Arc::new(System), Ages::default())
     }
 }
 
@@ -212,7 +214,7 @@ impl Outbound {
         deadline: Instant,
     ) -> Result<Connection, Error> {
         let slot = self.0.pool.slot(key).ok_or(Error::Busy)?;
-        let (sender, address, driver) = self.0.dialer.dial(url, networks, deadline).await?;
+        let (sender, address, driver) = self.0.dialer.dial(&key.handler, url, networks, deadline).await?;
         Ok(Connection::new(sender, address, driver, slot))
     }
 

@@ -14,9 +14,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-use super::connect::Resolve;
 use super::hop::headers_of;
 use super::pool::Ages;
+use super::resolve::Resolve;
 use super::*;
 use switchboard_core::manifest::FetchGrant;
 use switchboard_core::quota::Quota;
@@ -271,24 +271,46 @@ async fn idle_connections_are_closed_in_time() {
 }
 
 #[tokio::test]
-async fn a_name_server_without_an_answer_is_bounded() {
+async fn slow_names_of_one_handler_leave_threads_to_the_others() {
     let outbound = Outbound::new(Arc::new(Silent), Ages::default());
-    let rules = rules(&[("http://rebind.example/*", "")]);
-    // Each handler has four fetches in flight at most, so four handlers fill the threads.
-    let short = || Request { timeout_ms: Some(50), ..request("GET", "http://rebind.example/") };
-    let mut unavailable = 0;
-    for number in 0..limits::FETCH_RESOLVES_MAX {
-        match send_as(&format!("h{number}"), &outbound, &rules, short()).await {
-            Err(Error::Unavailable(why)) => {
-                assert!(why.contains("was not resolved in time"), "{why}");
-                unavailable += 1;
-            }
-            other => panic!("{other:?}"),
-        }
+    let rules = rules(&[("http://*/*", "")]);
+    let slow = async |handler: &str, host: usize| {
+        let asked = Request { timeout_ms: Some(50), ..request("GET", &format!("http://{host}.slow.example/")) };
+        send_as(handler, &outbound, &rules, asked).await
+    };
+    let in_time = |result: Result<Response, Error>| match result {
+        Err(Error::Unavailable(why)) => assert!(why.contains("was not resolved in time"), "{why}"),
+        other => panic!("{other:?}"),
+    };
+    for host in 0..limits::FETCH_RESOLVES_PER_HANDLER_MAX {
+        in_time(slow("greedy", host).await);
     }
-    assert_eq!(unavailable, limits::FETCH_RESOLVES_MAX);
-    let more = send_as("more", &outbound, &rules, short()).await;
-    assert!(matches!(more, Err(Error::Busy)), "their threads are still blocked: {more:?}");
+    // Nobody waits any more, but the threads are still blocked.
+    let more = slow("greedy", 1000).await;
+    assert!(matches!(more, Err(Error::Busy)), "{more:?}");
+    // A name that is being resolved needs no second thread, and another handler has threads of its own.
+    in_time(slow("greedy", 0).await);
+    in_time(slow("other", 0).await);
+    // All handlers together are bounded too.
+    let held = limits::FETCH_RESOLVES_PER_HANDLER_MAX + 1;
+    let handlers: Vec<String> = (held..limits::FETCH_RESOLVES_MAX).map(|n| format!("h{n}")).collect();
+    let all = futures_util::future::join_all(handlers.iter().map(|handler| slow(handler, 0))).await;
+    all.into_iter().for_each(in_time);
+    let more = slow("one more", 0).await;
+    assert!(matches!(more, Err(Error::Busy)), "{more:?}");
+}
+
+/// Fetches at the same time of a name that is not known yet ask for it once.
+#[tokio::test]
+async fn fetches_together_resolve_their_name_once() {
+    let server = Server::start(|_| Some(OK.to_owned())).await;
+    let names = Names::of(&[&["127.0.0.1"]]);
+    let outbound = Outbound::new(names.clone(), Ages::default());
+    let rules = rules(&[("http://rebind.example:*/*", "127.0.0.1/32")]);
+    let url = server.named("/a");
+    let all = futures_util::future::join_all((0..4).map(|_| get(&outbound, &rules, &url))).await;
+    assert!(all.iter().all(Result::is_ok), "{all:?}");
+    assert_eq!(names.asked.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
