@@ -429,6 +429,15 @@ pub const FETCH_HEADERS_MAX: usize = 64;
 /// Maximum size of the headers of a fetch, and of the head of its answer. More is `refused`; in an answer it
 /// is `too-large`.
 pub const FETCH_HEADERS_BYTES_MAX: usize = 16 * 1024;
+/// Maximum bytes of an answer on its connection: this many times `limits.fetch_bytes`, and
+/// [`FETCH_FRAMING_BYTES_MAX`]. A body in chunks of one byte needs six bytes for each. A server that sends
+/// more (informational answers without end, sizes of chunks with zeros without end) is `too-large`.
+pub const FETCH_FRAMING_FACTOR: u64 = 8;
+/// Maximum bytes of an answer beside its body: head, trailers, informational answers.
+pub const FETCH_FRAMING_BYTES_MAX: u64 = 128 * 1024;
+/// Maximum number of bytes that a connection reads ahead of the body that is taken from it. A server that
+/// sends faster waits.
+pub const FETCH_READ_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Maximum number of redirects that a fetch follows. A request for more is `refused`.
 pub const FETCH_REDIRECTS_MAX: u8 = 5;
 /// Maximum time to resolve a name. Then the fetch is `unavailable`.

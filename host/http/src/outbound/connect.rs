@@ -19,11 +19,20 @@ use tracing::debug;
 use url::Host;
 
 use super::address::is_permitted;
+use super::meter::{Meter, Metered};
 use super::resolve::{Resolve, Resolver};
 use crate::fetch::{Stream, connector};
 use switchboard_contract::fetch::Error;
 use switchboard_core::fetch_url::FetchUrl;
 use switchboard_core::limits;
+
+/// An open connection, and the task that moves its bytes.
+pub(super) struct Dialed {
+    pub sender: SendRequest<Full<Bytes>>,
+    pub address: IpAddr,
+    pub driver: JoinHandle<()>,
+    pub meter: Meter,
+}
 
 pub(super) struct Dialer {
     resolver: Resolver,
@@ -44,7 +53,7 @@ impl Dialer {
         url: &FetchUrl,
         networks: &[IpNet],
         deadline: Instant,
-    ) -> Result<(SendRequest<Full<Bytes>>, IpAddr, JoinHandle<()>), Error> {
+    ) -> Result<Dialed, Error> {
         let addresses = self.addresses(handler, url, networks, deadline).await?;
         let until = deadline.min(Instant::now() + limits::FETCH_CONNECT_WAIT);
         let (stream, address) = open(url, &addresses, until).await?;
@@ -53,7 +62,12 @@ impl Dialer {
             false => Box::new(stream),
         };
         let mut builder = http1::Builder::new();
-        builder.max_headers(limits::FETCH_HEADERS_MAX).max_header_size(limits::FETCH_HEADERS_BYTES_MAX);
+        builder
+            .max_headers(limits::FETCH_HEADERS_MAX)
+            .max_header_size(limits::FETCH_HEADERS_BYTES_MAX)
+            .max_buf_size(limits::FETCH_READ_BUFFER_BYTES_MAX);
+        let meter = Meter::new();
+        let stream = Metered { stream, meter: meter.clone() };
         let made = builder.handshake(TokioIo::new(stream)).await;
         let (sender, connection) = made.map_err(|error| unavailable(url, &error))?;
         // The connection owns this task and aborts it when it is dropped.
@@ -62,7 +76,7 @@ impl Dialer {
                 debug!(%error, "a connection of a fetch has ended");
             }
         });
-        Ok((sender, address, driver))
+        Ok(Dialed { sender, address, driver, meter })
     }
 
     /// The addresses of the host, each of which is permitted.

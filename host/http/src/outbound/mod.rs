@@ -9,6 +9,7 @@ mod address;
 mod breaker;
 mod connect;
 mod hop;
+mod meter;
 mod pool;
 mod redirect;
 mod resolve;
@@ -31,6 +32,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use breaker::Breakers;
 use connect::Dialer;
 use hop::{Hop, OF_THE_TRANSPORT};
+use meter::{Meter, answer_bytes_max};
 use pool::{Ages, Connection, Key, Pool};
 use resolve::{Resolve, System};
 pub use room::{Room, quota};
@@ -176,10 +178,14 @@ impl Outbound {
                 }
                 Err(_) => return Err(Error::Unavailable(no_answer(&hop.url))),
             }
+            connection.meter.begin(by.bytes_max);
             let sent = timeout_at(deadline, connection.sender.try_send_request(hop.request())).await;
             let (head, body) = match sent {
                 Err(_) => return Err(Error::UnknownOutcome(no_answer(&hop.url))),
                 Ok(Ok(answer)) => answer.into_parts(),
+                Ok(Err(_)) if connection.meter.is_over() => {
+                    return Err(Error::TooLarge(answer_bytes_max(by.bytes_max)));
+                }
                 // Nothing was written.
                 Ok(Err(error)) if is_pooled && error.message().is_some() => continue,
                 Ok(Err(error)) if error.error().is_parse_too_large() => {
@@ -198,7 +204,7 @@ impl Outbound {
                     &format_args!("it answered with the status {}", head.status.as_u16()),
                 ));
             }
-            let body = receive(&hop.url, body, by).await?;
+            let body = receive(&hop.url, body, by, &connection.meter).await?;
             if body.is_ok() {
                 self.0.pool.give(key, connection);
             }
@@ -214,8 +220,8 @@ impl Outbound {
         deadline: Instant,
     ) -> Result<Connection, Error> {
         let slot = self.0.pool.slot(key).ok_or(Error::Busy)?;
-        let (sender, address, driver) = self.0.dialer.dial(&key.handler, url, networks, deadline).await?;
-        Ok(Connection::new(sender, address, driver, slot))
+        let dialed = self.0.dialer.dial(&key.handler, url, networks, deadline).await?;
+        Ok(Connection::new(dialed, slot))
     }
 
     /// Closes idle connections in time, and reports the open circuit breakers, until the shutdown begins.
@@ -255,6 +261,7 @@ async fn receive<'a>(
     url: &FetchUrl,
     mut body: Incoming,
     &Bounds { bytes_max, room, deadline, .. }: &Bounds<'a>,
+    meter: &Meter,
 ) -> Result<Received<'a>, Error> {
     if body.size_hint().lower() > bytes_max {
         return Err(Error::TooLarge(bytes_max));
@@ -265,6 +272,7 @@ async fn receive<'a>(
         let frame = match timeout_at(deadline, body.frame()).await {
             Err(_) => return Err(Error::UnknownOutcome(no_answer(url))),
             Ok(None) => return Ok(Ok((bytes, held))),
+            Ok(Some(Err(_))) if meter.is_over() => return Err(Error::TooLarge(answer_bytes_max(bytes_max))),
             Ok(Some(Err(error))) => return Err(broken(url, &error)),
             Ok(Some(Ok(frame))) => frame,
         };

@@ -531,3 +531,30 @@ async fn a_get_or_head_with_a_body_is_refused_and_not_sent() {
     }
     assert_eq!(server.connections(), 0);
 }
+
+/// What HTTP leaves out of head and body is bounded too.
+#[tokio::test]
+async fn endless_framing_is_too_large_long_before_the_deadline() {
+    let server = Server::start(|head| {
+        const CHUNKED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        Some(match head.split(['/', ' ']).nth(2).unwrap() {
+            "hints" => "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n".repeat(100_000),
+            "zeros" => format!("{CHUNKED}{}", "0".repeat(4_000_000)),
+            "small" => {
+                let chunks = "1\r\nx\r\n".repeat(1000);
+                format!("HTTP/1.1 103 Early Hints\r\n\r\n{CHUNKED}{chunks}0\r\n\r\n")
+            }
+            other => panic!("{other}"),
+        })
+    })
+    .await;
+    let (outbound, rules) = (Outbound::default(), rules(&[("http://127.0.0.1:*/*", "")]));
+    for path in ["/hints", "/zeros"] {
+        let asked = Request { timeout_ms: None, ..request("GET", &server.url(path)) };
+        let result = send_as("x", &outbound, &rules, asked).await;
+        let max = answer_bytes_max(1000);
+        assert!(matches!(result, Err(Error::TooLarge(most)) if most == max), "{path}: {result:?}");
+    }
+    // A body in the smallest chunks fits.
+    assert_eq!(get(&outbound, &rules, &server.url("/small")).await.unwrap().body.len(), 1000);
+}
