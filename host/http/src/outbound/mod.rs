@@ -30,6 +30,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use breaker::Breakers;
+pub use breaker::Conceal;
 use connect::Dialer;
 use hop::{Hop, OF_THE_TRANSPORT};
 use meter::{Meter, answer_bytes_max};
@@ -64,6 +65,8 @@ pub struct Allowance<'a> {
     pub bytes_max: u64,
     /// The room for the bodies of all fetches of the host call.
     pub room: &'a Room,
+    /// Removes the handler's secrets from what is logged about a host.
+    pub conceal: &'a Conceal,
     /// The end of the call.
     pub deadline: Instant,
 }
@@ -73,6 +76,7 @@ struct Bounds<'a> {
     handler: Arc<str>,
     bytes_max: u64,
     room: &'a Room,
+    conceal: &'a Conceal,
     deadline: Instant,
 }
 
@@ -107,7 +111,8 @@ impl Outbound {
         let handler: Arc<str> = allowed.handler.into();
         let _in_flight = self.0.in_flight.begin(&handler, allowed.concurrency).ok_or(Error::Busy)?;
         let _request = allowed.room.request(hop.body.len()).ok_or(Error::Busy)?;
-        let by = Bounds { handler, bytes_max: allowed.bytes_max, room: allowed.room, deadline };
+        let &Allowance { bytes_max, room, conceal, .. } = allowed;
+        let by = Bounds { handler, bytes_max, room, conceal, deadline };
         loop {
             let answer = self.hop(&by, &hop, &networks).await?;
             if redirects == 0 {
@@ -128,8 +133,8 @@ impl Outbound {
     /// One request and its answer, through the circuit breaker.
     async fn hop<'a>(&self, by: &Bounds<'a>, hop: &Hop, networks: &[IpNet]) -> Result<Answer<'a>, Error> {
         let (host, port) = (hop.url.host_text(), hop.url.port());
-        let passed =
-            self.0.breakers.pass(&by.handler, host, port, by.deadline).map_err(Error::Unavailable)?;
+        let passed = self.0.breakers.pass(&by.handler, host, port, by.deadline, by.conceal);
+        let passed = passed.map_err(Error::Unavailable)?;
         let answer = self.exchange(by, hop, networks).await;
         match &answer {
             Ok((head, _)) if matches!(head.status.as_u16(), 502..=504) => {

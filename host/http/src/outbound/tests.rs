@@ -142,6 +142,10 @@ fn request(method: &str, url: &str) -> Request {
     }
 }
 
+fn plain() -> Conceal {
+    Arc::new(str::to_owned)
+}
+
 /// Room for more than a test needs.
 fn room() -> Room {
     Room::new(quota().claim(), limits::FETCH_BYTES_MAX)
@@ -164,7 +168,9 @@ async fn send_into(
     request: Request,
 ) -> Result<Response, Error> {
     let deadline = Instant::now() + Duration::from_secs(10);
-    let allowed = Allowance { handler, rules, concurrency: 4, bytes_max: 1000, room, deadline };
+    let conceal = plain();
+    let allowed =
+        Allowance { handler, rules, concurrency: 4, bytes_max: 1000, room, conceal: &conceal, deadline };
     outbound.send(&allowed, request).await
 }
 
@@ -336,9 +342,15 @@ async fn a_handler_has_its_maximum_in_flight_and_a_host_its_connections() {
     assert!(outbound.0.in_flight.0.lock().is_empty());
     // With a higher maximum of the handler, the connections of one host are the bound.
     let deadline = Instant::now() + Duration::from_millis(300);
-    let room = room();
-    let allowed =
-        Allowance { handler: "x", rules: &rules, concurrency: 100, bytes_max: 1000, room: &room, deadline };
+    let allowed = Allowance {
+        handler: "x",
+        rules: &rules,
+        concurrency: 100,
+        bytes_max: 1000,
+        room: &room(),
+        conceal: &plain(),
+        deadline,
+    };
     let all = (0..10).map(|_| outbound.send(&allowed, request("GET", &url)));
     let results = futures_util::future::join_all(all).await;
     let busy = results.iter().filter(|result| matches!(result, Err(Error::Busy))).count();
@@ -379,8 +391,15 @@ async fn a_node_without_room_is_busy_and_opens_no_breaker() {
     let claim = quota.claim();
     let room = Room::new(claim.clone(), u64::MAX);
     let deadline = Instant::now() + Duration::from_secs(10);
-    let bytes_max = limits::FETCH_BYTES_MAX;
-    let allowed = Allowance { handler: "x", rules: &rules, concurrency: 4, bytes_max, room: &room, deadline };
+    let allowed = Allowance {
+        handler: "x",
+        rules: &rules,
+        concurrency: 4,
+        bytes_max: limits::FETCH_BYTES_MAX,
+        room: &room,
+        conceal: &plain(),
+        deadline,
+    };
     for _ in 0..=limits::BREAKER_FAILURES {
         let cut = outbound.send(&allowed, request("GET", &server.url("/a"))).await;
         assert!(matches!(&cut, Err(Error::UnknownOutcome(why)) if why.contains("all the memory")), "{cut:?}");

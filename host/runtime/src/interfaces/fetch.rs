@@ -9,7 +9,7 @@ use serde::Serialize;
 use switchboard_contract::fetch::{self, Error, Request, Response};
 use switchboard_core::fetch_url::FetchUrl;
 use switchboard_core::manifest::FETCH_METHODS;
-use switchboard_http::outbound::{self, Allowance, Outbound, Room};
+use switchboard_http::outbound::{self, Allowance, Conceal, Outbound, Room};
 use switchboard_telemetry::spans;
 
 use super::call::Function;
@@ -116,12 +116,15 @@ async fn one(
     };
     // A release always gets its share of the node's connections, and more only while others do not need them.
     let Some(_share) = terms.fetches.take(1) else { return Err(Error::Busy) };
+    let secrets = terms.secrets.clone();
+    let conceal: Conceal = Arc::new(move |text: &str| secrets.conceal_text(text).into_owned());
     let allowed = Allowance {
         handler: &terms.handler,
         rules: &terms.fetch,
         concurrency: terms.limits.fetch_concurrency,
         bytes_max: terms.limits.fetch_bytes,
         room,
+        conceal: &conceal,
         deadline,
     };
     outbound.send(&allowed, request).await
