@@ -461,6 +461,9 @@ pub const FETCH_CONNECTIONS_MAX: usize = 512;
 /// An idle connection is not used again after this time, and is closed at the next [`FETCH_UPKEEP_EVERY`].
 /// Many servers close theirs after a minute.
 pub const FETCH_IDLE_MAX: Duration = Duration::from_secs(30);
+/// Maximum time until an idle connection is ready for a request. Then it is closed, and the fetch takes
+/// another one: the server answered its last request early, and does not read the rest of it.
+pub const FETCH_IDLE_READY_WAIT: Duration = Duration::from_millis(50);
 /// A connection is not used again at this age, so that a changed address of a name takes effect.
 pub const FETCH_CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);
 /// Interval of closing idle connections.

@@ -24,7 +24,7 @@ struct Inner {
 
 /// Maximum bytes of an answer on its connection, whose body has at most `bytes_max`.
 pub(super) fn answer_bytes_max(bytes_max: u64) -> u64 {
-    limits::FETCH_FRAMING_BYTES_MAX + bytes_max.saturating_mul(limits::FETCH_FRAMING_FACTOR)
+    bytes_max.saturating_mul(limits::FETCH_FRAMING_FACTOR).saturating_add(limits::FETCH_FRAMING_BYTES_MAX)
 }
 
 impl Meter {

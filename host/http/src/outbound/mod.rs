@@ -175,9 +175,14 @@ impl Outbound {
                 Some(connection) => connection,
                 None => self.open(&key, &hop.url, networks, deadline).await?,
             };
-            match timeout_at(deadline, connection.sender.ready()).await {
+            let until = match is_pooled {
+                true => deadline.min(Instant::now() + limits::FETCH_IDLE_READY_WAIT),
+                false => deadline,
+            };
+            match timeout_at(until, connection.sender.ready()).await {
                 Ok(Ok(())) => {}
-                Ok(Err(_)) if is_pooled => continue,
+                // The server has closed it, or it has answered the last request and does not read its end.
+                Ok(Err(_)) | Err(_) if is_pooled => continue,
                 Ok(Err(error)) => {
                     return Err(Error::Unavailable(format!("{} closed: {error}", hop.url.authority())));
                 }

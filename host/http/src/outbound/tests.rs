@@ -577,3 +577,36 @@ async fn endless_framing_is_too_large_long_before_the_deadline() {
     // A body in the smallest chunks fits.
     assert_eq!(get(&outbound, &rules, &server.url("/small")).await.unwrap().body.len(), 1000);
 }
+
+/// A server that answers a large request early, and never reads the rest of it, does not cost the next fetch
+/// its time.
+#[tokio::test]
+async fn a_connection_whose_last_request_is_not_read_is_not_waited_for() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            // The head is in the first bytes; it reads no more than these.
+            let _ = stream.read(&mut [0; 1024]).await;
+            let _ = stream.write_all(OK.as_bytes()).await;
+            held.push(stream);
+        }
+    });
+    let (outbound, rules) = (Outbound::default(), rules(&[("http://127.0.0.1:*/*", "")]));
+    let allowed = Allowance {
+        handler: "x",
+        rules: &rules,
+        concurrency: 4,
+        bytes_max: u64::MAX,
+        room: &Room::new(quota().claim(), u64::MAX),
+        conceal: &plain(),
+        deadline: Instant::now() + Duration::from_secs(10),
+    };
+    // More than the buffers of both ends of a connection hold.
+    let large = Request { body: vec![b'x'; 64 * 1024 * 1024], ..request("POST", &url) };
+    let early = outbound.send(&allowed, large).await;
+    assert!(early.is_ok_and(|answer| answer.status == 200));
+    let next = outbound.send(&allowed, request("POST", &url)).await;
+    assert!(next.as_ref().is_ok_and(|answer| answer.status == 200), "{next:?}");
+}
