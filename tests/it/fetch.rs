@@ -437,8 +437,8 @@ async fn the_fetches_of_a_call_and_of_a_handler_are_bounded() {
     .await;
 }
 
-/// Together, the answers of one host call have room within `limits.host_bytes`, and a list of requests without
-/// end costs the node nothing.
+/// Together, the answers of one host call have room within `limits.host_bytes`. The requests of a long list
+/// beyond `limits.fetches` are refused, each in its place.
 #[tokio::test]
 async fn the_answers_of_one_host_call_are_bounded_together() {
     let authority = Authority::make();

@@ -1,6 +1,6 @@
 //! Counts what a connection reads for one answer. The bounds of the head and of the body do not count what
-//! HTTP leaves out of both: informational answers (1xx), and the sizes of chunks, which may have any number of
-//! zeros. A hostile service could send these until the deadline.
+//! HTTP leaves out of both: informational answers (1xx), and the sizes of chunks, which may have any number
+//! of zeros. A hostile service could send these until the deadline.
 
 use std::io;
 use std::pin::Pin;

@@ -42,7 +42,7 @@ impl NoRoom {
         match self {
             Self::OfCall(bytes_max) => Error::TooLarge(bytes_max),
             Self::OfNode => {
-                let why = "the bodies of fetches take all the memory that this node has for them; try again later";
+                let why = "the bodies of fetches take all the memory that this node has for them; try later";
                 Error::UnknownOutcome(why.to_owned())
             }
         }

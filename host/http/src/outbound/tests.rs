@@ -281,7 +281,8 @@ async fn slow_names_of_one_handler_leave_threads_to_the_others() {
     let outbound = Outbound::new(Arc::new(Silent), Ages::default());
     let rules = rules(&[("http://*/*", "")]);
     let slow = async |handler: &str, host: usize| {
-        let asked = Request { timeout_ms: Some(50), ..request("GET", &format!("http://{host}.slow.example/")) };
+        let url = format!("http://{host}.slow.example/");
+        let asked = Request { timeout_ms: Some(50), ..request("GET", &url) };
         send_as(handler, &outbound, &rules, asked).await
     };
     let in_time = |result: Result<Response, Error>| match result {
