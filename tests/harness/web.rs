@@ -211,6 +211,13 @@ async fn answer(stream: &mut (impl AsyncWrite + Unpin), request: &Seen) -> std::
             let head = format!("HTTP/1.1 302 Found\r\nlocation: {path}\r\ncontent-length: 0\r\n\r\n");
             stream.write_all(head.as_bytes()).await?;
         }
+        // The query is the number of bytes.
+        "sized" => {
+            let body = "x".repeat(query.parse().unwrap_or(0));
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+            stream.write_all(head.as_bytes()).await?;
+            stream.write_all(body.as_bytes()).await?;
+        }
         "status" => {
             let head = format!("HTTP/1.1 {query} Status\r\ncontent-length: 2\r\n\r\nno");
             stream.write_all(head.as_bytes()).await?;

@@ -437,6 +437,41 @@ async fn the_fetches_of_a_call_and_of_a_handler_are_bounded() {
     .await;
 }
 
+/// Together, the answers of one host call have room within `limits.host_bytes`. The requests of a long list
+/// beyond `limits.fetches` are refused, each in its place.
+#[tokio::test]
+async fn the_answers_of_one_host_call_are_bounded_together() {
+    let authority = Authority::make();
+    let web = Web::https(&authority).await;
+    Host::test(trusting(&authority), async |host| {
+        let release = granted(&[web.url("/*")]).with_manifest(|manifest| {
+            manifest["limits"]
+                .as_table_mut()
+                .unwrap()
+                .extend([("host_bytes".to_owned(), toml::Value::from(1024 * 1024))]);
+        });
+        host.admin.release(&release).await;
+        let half = json!({ "url": web.url("/sized?400000") });
+        let body = json!({ "requests": [half, half, half, half], "together": true });
+        let answer = host.rest("eve").post(PATH, body).await.expect(200);
+        let results = answer["results"].as_array().unwrap();
+        let large = results.iter().filter(|result| result["error"] == "too-large").count();
+        let whole = results.iter().filter(|result| result["bytes"] == 400_000).count();
+        assert!((1..=2).contains(&whole) && whole + large == 4, "{answer}");
+
+        let many: Vec<_> = (0..100).map(|_| json!({ "url": web.url("/a") })).collect();
+        let body = json!({ "requests": many, "together": true });
+        let answer = host.rest("eve").post(PATH, body).await.expect(200);
+        let results = answer["results"].as_array().unwrap();
+        assert!(results[..8].iter().all(|result| result["status"] == 200), "{answer}");
+        for result in &results[8..] {
+            expect_error(result, "refused", "its maximum (limits.fetches)");
+        }
+        assert_eq!(results.len(), 100);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_shadow_fetches_nothing() {
     let authority = Authority::make();

@@ -441,13 +441,25 @@ pub const FETCH_HEADERS_MAX: usize = 64;
 /// Maximum size of the headers of a fetch, and of the head of its answer. More is `refused`; in an answer it
 /// is `too-large`.
 pub const FETCH_HEADERS_BYTES_MAX: usize = 16 * 1024;
+/// Maximum bytes of an answer on its connection: this many times `limits.fetch_bytes`, and
+/// [`FETCH_FRAMING_BYTES_MAX`]. A body in chunks of one byte needs six bytes for each. A server that sends
+/// more (informational answers without end, sizes of chunks with zeros without end) is `too-large`.
+pub const FETCH_FRAMING_FACTOR: u64 = 8;
+/// Maximum bytes of an answer beside its body: head, trailers, informational answers.
+pub const FETCH_FRAMING_BYTES_MAX: u64 = 128 * 1024;
+/// Maximum number of bytes that a connection reads ahead of the body that is taken from it. A server that
+/// sends faster waits.
+pub const FETCH_READ_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Maximum number of redirects that a fetch follows. A request for more is `refused`.
 pub const FETCH_REDIRECTS_MAX: u8 = 5;
 /// Maximum time to resolve a name. Then the fetch is `unavailable`.
 pub const FETCH_RESOLVE_WAIT: Duration = Duration::from_secs(2);
 /// Maximum number of names that the node resolves at a time, each on a thread that a name server without an
 /// answer blocks beyond [`FETCH_RESOLVE_WAIT`]. One more is `busy`.
-pub const FETCH_RESOLVES_MAX: usize = 16;
+pub const FETCH_RESOLVES_MAX: usize = 64;
+/// Maximum number of them for one handler, so that a handler with slow names leaves threads to the others.
+/// One more is `busy`. Fetches of a handler that need the same name share one of them.
+pub const FETCH_RESOLVES_PER_HANDLER_MAX: usize = 8;
 /// Maximum time to connect, all addresses and the TLS handshake together. Then the fetch is `unavailable`.
 pub const FETCH_CONNECT_WAIT: Duration = Duration::from_secs(3);
 /// Maximum number of addresses of a name that one fetch tries, in the order of the answer.
@@ -461,13 +473,20 @@ pub const FETCH_CONNECTIONS_MAX: usize = 512;
 /// An idle connection is not used again after this time, and is closed at the next [`FETCH_UPKEEP_EVERY`].
 /// Many servers close theirs after a minute.
 pub const FETCH_IDLE_MAX: Duration = Duration::from_secs(30);
+/// Maximum time until an idle connection is ready for a request. Then it is closed, and the fetch takes
+/// another one: the server answered its last request early, and does not read the rest of it.
+pub const FETCH_IDLE_READY_WAIT: Duration = Duration::from_millis(50);
 /// A connection is not used again at this age, so that a changed address of a name takes effect.
 pub const FETCH_CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);
 /// Interval of closing idle connections.
 pub const FETCH_UPKEEP_EVERY: Duration = Duration::from_secs(10);
-/// Maximum size of the bodies of answers that the node holds while it receives them. Beyond it, the fetch
-/// whose body needs more ends with `unknown-outcome`.
+/// Maximum size of the bodies that the node holds for fetches: of a request until its fetch has ended, and of
+/// an answer until its host call has ended. A quarter is divided among the loaded releases and always
+/// available to each of them; the rest is lent. A release that gets no more is `busy` before it sends a
+/// request; an answer that it is receiving ends with `unknown-outcome`.
 pub const FETCH_BODIES_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Unit in which a release gets its part of [`FETCH_BODIES_BYTES_MAX`].
+pub const FETCH_BODIES_UNIT_BYTES: usize = 64 * 1024;
 /// Number of failures in a row after which the circuit breaker of a handler, host and port opens.
 pub const BREAKER_FAILURES: u32 = 5;
 /// Time for which it is open at first. Then one fetch is tried; if it fails, the next time is twice as long.

@@ -5,13 +5,14 @@
 //! `SSL_CERT_FILE=roots.pem fetch_cost https://127.0.0.1:8443/ [fetches]`
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use switchboard_contract::fetch::Request;
 use switchboard_core::limits;
 use switchboard_core::manifest::{FetchGrant, FetchRules};
-use switchboard_http::outbound::{Allowance, Outbound};
+use switchboard_http::outbound::{Allowance, Conceal, Outbound, Room, quota};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -21,6 +22,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let grant = FetchGrant { methods: vec!["GET".to_owned()], url: url.clone(), addresses: Vec::new() };
     let rules = FetchRules::expand(&[grant], &BTreeMap::new())?;
     let outbound = Outbound::default();
+    let room_of_all = quota().claim();
+    let conceal: Conceal = Arc::new(str::to_owned);
     let one = async |handler: &str| -> Result<Duration, String> {
         let request = Request {
             method: "GET".to_owned(),
@@ -31,13 +34,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             redirects: 0,
         };
         let begun = Instant::now();
+        let room = Room::new(room_of_all.clone(), limits::FETCH_BYTES_MAX);
         let allowed = Allowance {
             handler,
             rules: &rules,
             concurrency: 32,
             bytes_max: limits::FETCH_BYTES_MAX,
+            room: &room,
+            conceal: &conceal,
             deadline: tokio::time::Instant::now() + Duration::from_secs(10),
-            conceal: &str::to_owned,
         };
         let response = outbound.send(&allowed, request).await.map_err(|error| format!("{error:?}"))?;
         if response.status != 200 { Err(format!("status {}", response.status)) } else { Ok(begun.elapsed()) }

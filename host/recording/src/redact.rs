@@ -18,9 +18,23 @@ pub fn redact_secrets(member: &str, value: &mut Value) {
     if is_secret(member) {
         *value = Value::String(REDACTED.into());
     }
-    if let (URL, Value::String(url)) = (member, value)
-        && let Some((before, query)) = url.split_once('?')
+    if let Value::String(url) = value
+        && is_url(member)
     {
+        redact_url(url);
+    }
+}
+
+/// Removes a user with a password, and the secrets of the query. A fetch of a URL with a user is refused, but
+/// its recording would keep it.
+fn redact_url(url: &mut String) {
+    if let Some((scheme, rest)) = url.split_once("://") {
+        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        if let Some((_, host)) = authority.rsplit_once('@') {
+            *url = format!("{scheme}://{REDACTED}@{host}{path}");
+        }
+    }
+    if let Some((before, query)) = url.split_once('?') {
         let pairs = query.split('&').map(|pair| match pair.split_once('=') {
             Some((name, _)) if is_secret(name) => format!("{name}={REDACTED}"),
             _ => pair.to_owned(),
@@ -30,20 +44,38 @@ pub fn redact_secrets(member: &str, value: &mut Value) {
 }
 
 const REDACTED: &str = "[redacted]";
-/// The member of a fetch that holds a URL.
-const URL: &str = "url";
+
+/// Whether a member of a fetch, or a header, holds a URL.
+fn is_url(member: &str) -> bool {
+    ["url", "location", "content-location", "referer"].contains(&member.to_ascii_lowercase().as_str())
+}
 
 fn is_secret(name: &str) -> bool {
-    const SECRET: [&str; 9] = [
+    const SECRET: [&str; 24] = [
         "token",
         "access_token",
+        "refresh_token",
+        "id_token",
         "ticket",
         "secret",
+        "client_secret",
         "password",
         "authorization",
+        "proxy-authorization",
         "cookie",
         "set-cookie",
+        "api_key",
+        "apikey",
+        "api-key",
         "x-api-key",
+        "x-access-token",
+        "x-auth-token",
+        "x-csrf-token",
+        "x-vault-token",
+        "private-token",
+        "x-amz-security-token",
+        "x-amz-signature",
+        "x-goog-signature",
     ];
     SECRET.contains(&name.to_ascii_lowercase().as_str())
 }
@@ -79,7 +111,8 @@ pub fn redact_bodies(member: &str, value: &mut Value) {
         blank(value);
     }
     // The query of a URL is what a user searched for, or a signature.
-    if let (URL, Value::String(url)) = (member, value)
+    if is_url(member)
+        && let Value::String(url) = value
         && let Some((before, query)) = url.split_once('?')
     {
         *url = format!("{before}?[{} bytes]", query.len());
@@ -176,6 +209,24 @@ mod tests {
         let text = redacted(fetch(), redact_bodies);
         assert!(text.contains("\"https://x.example/a?[") && !text.contains("words"), "{text}");
         assert!(!text.contains("hello") && !text.contains("abc") && text.contains("200"), "{text}");
+    }
+
+    #[test]
+    fn a_url_loses_its_user_and_a_header_with_a_url_its_query() {
+        let fetch = json!({
+            "request": {
+                "url": "https://ana:abc@x.example/a@b",
+                "headers": [["x-auth-token", "abc"], ["referer", "https://x.example/?api_key=abc"]],
+            },
+            "Ok": {
+                "url": "https://x.example?X-Amz-Signature=abc",
+                "headers": [["location", "https://abc@y.example/?token=abc&kept=1"]],
+            },
+        });
+        let text = redacted(fetch, redact_secrets);
+        assert!(!text.contains("abc") && !text.contains("ana"), "{text}");
+        assert!(text.contains("https://[redacted]@x.example/a@b\""), "{text}");
+        assert!(text.contains("https://[redacted]@y.example/?token=[redacted]&kept=1"), "{text}");
     }
 
     #[test]

@@ -1,16 +1,18 @@
-//! The resources that the calls of all releases on a node share: call slots, memory, fetches in flight, and
-//! turns for long calls.
+//! The resources that the calls of all releases on a node share: call slots, memory, fetches in flight, the
+//! memory for their bodies, and turns for long calls.
 //! This file sets their division. `shares` counts the shares, and `interfaces::turns` passes the turns.
 
 use crate::interfaces::turns::Turns;
 use switchboard_core::limits;
 use switchboard_core::quota::{Claim, Quota};
 use switchboard_core::shares::Division;
+use switchboard_http::outbound;
 
 pub(super) struct Budget {
     pub calls: Quota,
     pub memory: Quota,
     pub fetches: Quota,
+    pub fetch_bodies: Quota,
     pub turns: Turns,
 }
 
@@ -26,6 +28,7 @@ impl Budget {
             memory: Quota::new(Division { total: memory, reserve: memory / 4, lent: 2 }),
             // Two thirds of what can be lent are the maximum of `fetch_concurrency`.
             fetches: Quota::new(Division { total: fetches, reserve: fetches / 4, lent: 2 }),
+            fetch_bodies: outbound::quota(),
             turns: Turns::of_this_machine(),
         }
     }
@@ -36,6 +39,7 @@ impl Budget {
             calls: self.calls.claim(),
             memory: self.memory.claim(),
             fetches: self.fetches.claim(),
+            fetch_bodies: self.fetch_bodies.claim(),
             turns: self.turns.queue(),
         }
     }
@@ -46,5 +50,6 @@ pub(super) struct Claims {
     pub calls: Claim,
     pub memory: Claim,
     pub fetches: Claim,
+    pub fetch_bodies: Claim,
     pub turns: crate::interfaces::turns::TurnQueue,
 }

@@ -101,6 +101,7 @@ impl LoadedRelease {
             host_call_stats: HostCallStats::new(),
             memory: claims.memory,
             fetches: claims.fetches,
+            fetch_bodies: claims.fetch_bodies,
             turns: claims.turns,
         };
         Ok(Self {

@@ -114,6 +114,9 @@ struct Key {
     port: u16,
 }
 
+/// Removes secrets from a text for the log, or for an error. A host can have a secret in its name.
+pub type Conceal = Arc<dyn Fn(&str) -> String + Send + Sync>;
+
 /// The breakers of a node that have failures, at most [`limits::BREAKERS_MAX`]. One without is not kept.
 #[derive(Default)]
 pub(super) struct Breakers(Mutex<HashMap<Key, Breaker>>);
@@ -123,15 +126,14 @@ pub(super) struct Breakers(Mutex<HashMap<Key, Breaker>>);
 pub(super) struct Passed {
     breakers: Arc<Breakers>,
     key: Key,
-    /// The host as log lines may show it.
-    shown_host: String,
     pass: Pass,
     deadline: Instant,
+    conceal: Conceal,
     is_reported: bool,
 }
 
 impl Breakers {
-    /// Lets a fetch pass that ends at this deadline. `shown_host` is the host without secrets.
+    /// Lets a fetch pass that ends at this deadline.
     ///
     /// # Errors
     /// The breaker is open; the text is for the handler.
@@ -139,9 +141,9 @@ impl Breakers {
         self: &Arc<Self>,
         handler: &Arc<str>,
         host: &str,
-        shown_host: String,
         port: u16,
         deadline: Instant,
+        conceal: &Conceal,
     ) -> Result<Passed, String> {
         let key = Key { handler: handler.clone(), host: host.to_owned(), port };
         let pass = match self.0.lock().get_mut(&key) {
@@ -157,7 +159,8 @@ impl Breakers {
                 )
             })?,
         };
-        Ok(Passed { breakers: self.clone(), key, shown_host, pass, deadline, is_reported: false })
+        let (breakers, conceal) = (self.clone(), conceal.clone());
+        Ok(Passed { breakers, key, pass, deadline, conceal, is_reported: false })
     }
 
     pub(super) fn open(&self) -> usize {
@@ -165,8 +168,10 @@ impl Breakers {
         self.0.lock().values().filter(|breaker| breaker.is_open(now)).count()
     }
 
-    fn failed(&self, key: &Key, host: &str, pass: Pass, why: &str) {
+    fn failed(&self, key: &Key, pass: Pass, why: &str, conceal: &Conceal) {
         let now = Instant::now();
+        // A later call, whose secrets are others, gets it as the reason.
+        let why = &conceal(why);
         let mut breakers = self.0.lock();
         if !breakers.contains_key(key) && breakers.len() >= limits::BREAKERS_MAX {
             forget_one(&mut breakers);
@@ -175,6 +180,7 @@ impl Breakers {
         let change = breaker.failed(now, pass, why);
         drop(breakers);
         if let Change::Opened(wait) = change {
+            let host = conceal(&key.host);
             warn!(
                 handler.name = &*key.handler,
                 host,
@@ -191,9 +197,10 @@ impl Breakers {
         }
     }
 
-    fn succeeded(&self, key: &Key, host: &str) {
+    fn succeeded(&self, key: &Key, conceal: &Conceal) {
         let Some(breaker) = self.0.lock().remove(key) else { return };
         if breaker.state != State::Closed {
+            let host = conceal(&key.host);
             info!(
                 handler.name = &*key.handler,
                 host,
@@ -230,13 +237,13 @@ impl Passed {
     /// The service answered.
     pub(super) fn succeeded(mut self) {
         self.is_reported = true;
-        self.breakers.succeeded(&self.key, &self.shown_host);
+        self.breakers.succeeded(&self.key, &self.conceal);
     }
 
-    /// The service did not answer, or answered that it cannot. `why` has no secrets.
+    /// The service did not answer, or answered that it cannot.
     pub(super) fn failed(mut self, why: &str) {
         self.is_reported = true;
-        self.breakers.failed(&self.key, &self.shown_host, self.pass, why);
+        self.breakers.failed(&self.key, self.pass, why, &self.conceal);
     }
 }
 
@@ -246,7 +253,7 @@ impl Drop for Passed {
             return;
         }
         if Instant::now() >= self.deadline {
-            self.breakers.failed(&self.key, &self.shown_host, self.pass, "no answer in time");
+            self.breakers.failed(&self.key, self.pass, "no answer in time", &self.conceal);
         } else {
             self.breakers.abandoned(&self.key, self.pass);
         }
@@ -323,8 +330,27 @@ mod tests {
         assert_eq!(breaker.pass(at(begin, 1001)), Err(None), "the trial decides");
     }
 
+    fn plain() -> Conceal {
+        Arc::new(str::to_owned)
+    }
+
+    #[test]
+    fn the_reason_that_a_breaker_keeps_has_no_secret() {
+        let breakers = Arc::new(Breakers::default());
+        let conceal: Conceal = Arc::new(|text: &str| text.replace("s3cret", "[secret KEY]"));
+        let pass = || {
+            let deadline = Instant::now() + Duration::from_secs(60);
+            breakers.pass(&"x".into(), "s3cret.example", 443, deadline, &conceal)
+        };
+        for _ in 0..limits::BREAKER_FAILURES {
+            pass().unwrap().failed("cannot connect to s3cret.example");
+        }
+        let why = pass().map(drop).unwrap_err();
+        assert!(why.contains("last: cannot connect to [secret KEY].example; next attempt"), "{why}");
+    }
+
     fn pass(breakers: &Arc<Breakers>, handler: &str, host: &str) -> Result<Passed, String> {
-        breakers.pass(&handler.into(), host, host.into(), 443, Instant::now() + Duration::from_secs(60))
+        breakers.pass(&handler.into(), host, 443, Instant::now() + Duration::from_secs(60), &plain())
     }
 
     #[test]
@@ -355,8 +381,7 @@ mod tests {
         }
         assert_eq!(breakers.open(), 0);
         for _ in 0..limits::BREAKER_FAILURES {
-            let host = "a.example";
-            drop(breakers.pass(&"x".into(), host, host.into(), 443, Instant::now()).unwrap());
+            drop(breakers.pass(&"x".into(), "a.example", 443, Instant::now(), &plain()).unwrap());
         }
         assert_eq!(breakers.open(), 1);
         let why = pass(&breakers, "x", "a.example").map(drop).unwrap_err();

@@ -2,56 +2,45 @@
 //! checked address, TLS. The connection goes to the address that was checked and not to the name, so an
 //! answer that changes between check and use (DNS rebinding) changes nothing.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use http_body_util::Full;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 use url::Host;
 
 use super::address::is_permitted;
+use super::meter::{Meter, Metered};
+use super::resolve::{Resolve, Resolver};
 use crate::fetch::{Stream, connector};
 use switchboard_contract::fetch::Error;
 use switchboard_core::fetch_url::FetchUrl;
 use switchboard_core::limits;
 
-/// Finds the addresses of a name. Tests have their own.
-pub(super) trait Resolve: Send + Sync + 'static {
-    fn resolve(&self, name: String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>>;
-}
-
-/// The resolver of the operating system.
-pub(super) struct System;
-
-impl Resolve for System {
-    fn resolve(&self, name: String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
-        Box::pin(async move {
-            let found = tokio::net::lookup_host((name, 0)).await?;
-            Ok(found.map(|address| address.ip()).collect())
-        })
-    }
+/// An open connection, and the task that moves its bytes.
+pub(super) struct Dialed {
+    pub sender: SendRequest<Full<Bytes>>,
+    pub address: IpAddr,
+    pub driver: JoinHandle<()>,
+    pub meter: Meter,
 }
 
 pub(super) struct Dialer {
-    resolver: Arc<dyn Resolve>,
-    resolves: Arc<Semaphore>,
+    resolver: Resolver,
 }
 
 impl Dialer {
-    pub(super) fn new(resolver: Arc<dyn Resolve>) -> Self {
-        Self { resolver, resolves: Arc::new(Semaphore::new(limits::FETCH_RESOLVES_MAX)) }
+    pub(super) fn new(resolve: Arc<dyn Resolve>) -> Self {
+        Self { resolver: Resolver::new(resolve) }
     }
 
     /// Opens a connection to the host of the URL. `networks` are those that the grant names.
@@ -60,11 +49,12 @@ impl Dialer {
     /// `Refused`, `Busy` or `Unavailable`: nothing was sent.
     pub(super) async fn dial(
         &self,
+        handler: &Arc<str>,
         url: &FetchUrl,
         networks: &[IpNet],
         deadline: Instant,
-    ) -> Result<(SendRequest<Full<Bytes>>, IpAddr, JoinHandle<()>), Error> {
-        let addresses = self.addresses(url, networks, deadline).await?;
+    ) -> Result<Dialed, Error> {
+        let addresses = self.addresses(handler, url, networks, deadline).await?;
         let until = deadline.min(Instant::now() + limits::FETCH_CONNECT_WAIT);
         let (stream, address) = open(url, &addresses, until).await?;
         let stream: Box<dyn Stream> = match url.is_tls() {
@@ -72,7 +62,12 @@ impl Dialer {
             false => Box::new(stream),
         };
         let mut builder = http1::Builder::new();
-        builder.max_headers(limits::FETCH_HEADERS_MAX).max_header_size(limits::FETCH_HEADERS_BYTES_MAX);
+        builder
+            .max_headers(limits::FETCH_HEADERS_MAX)
+            .max_header_size(limits::FETCH_HEADERS_BYTES_MAX)
+            .max_buf_size(limits::FETCH_READ_BUFFER_BYTES_MAX);
+        let meter = Meter::new();
+        let stream = Metered { stream, meter: meter.clone() };
         let made = builder.handshake(TokioIo::new(stream)).await;
         let (sender, connection) = made.map_err(|error| unavailable(url, &error))?;
         // The connection owns this task and aborts it when it is dropped.
@@ -81,12 +76,13 @@ impl Dialer {
                 debug!(%error, "a connection of a fetch has ended");
             }
         });
-        Ok((sender, address, driver))
+        Ok(Dialed { sender, address, driver, meter })
     }
 
     /// The addresses of the host, each of which is permitted.
     async fn addresses(
         &self,
+        handler: &Arc<str>,
         url: &FetchUrl,
         networks: &[IpNet],
         deadline: Instant,
@@ -94,29 +90,9 @@ impl Dialer {
         let name = match url.host() {
             Host::Ipv4(address) => return Ok(vec![literal(address.into(), networks)?]),
             Host::Ipv6(address) => return Ok(vec![literal(address.into(), networks)?]),
-            Host::Domain(name) => name.to_owned(),
+            Host::Domain(name) => name,
         };
-        let Ok(permit) = self.resolves.clone().try_acquire_owned() else { return Err(Error::Busy) };
-        let resolving = self.resolver.resolve(name.clone());
-        // A task of its own: the permit counts the thread, which goes on after the wait is over.
-        let resolving = tokio::spawn(async move {
-            let found = resolving.await;
-            drop(permit);
-            found
-        });
-        let until = deadline.min(Instant::now() + limits::FETCH_RESOLVE_WAIT);
-        let found = match timeout_at(until, resolving).await {
-            Err(_) => return Err(Error::Unavailable(format!("the name {name} was not resolved in time"))),
-            Ok(Err(error)) => return Err(Error::Unavailable(format!("cannot resolve {name}: {error}"))),
-            Ok(Ok(Err(error))) => {
-                debug!(%error, "a name could not be resolved");
-                return Err(Error::Unavailable(format!("no address for {name}")));
-            }
-            Ok(Ok(Ok(found))) => found,
-        };
-        if found.is_empty() {
-            return Err(Error::Unavailable(format!("no address for {name}")));
-        }
+        let found = self.resolver.addresses(handler, name, deadline).await?;
         // One bad address refuses the whole answer: which of them is used must not be a matter of luck.
         if let Some(bad) = found.iter().find(|address| !is_permitted(**address, networks)) {
             return Err(Error::Refused(format!(
@@ -124,7 +100,7 @@ impl Dialer {
             )));
         }
         let mut addresses: Vec<IpAddr> = Vec::new();
-        for address in found.into_iter().map(|address| address.to_canonical()) {
+        for address in found.iter().map(|address| address.to_canonical()) {
             if !addresses.contains(&address) && addresses.len() < limits::FETCH_ADDRESSES_TRIED_MAX {
                 addresses.push(address);
             }

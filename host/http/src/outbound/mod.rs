@@ -2,56 +2,47 @@
 //! under one deadline. A redirect begins again at the grant. Nothing here waits in a queue: at a bound a
 //! fetch is `busy` at once, because a handler can act on that.
 //!
-//! `address`, `breaker` and `redirect` are pure. `pool` keeps connections by handler. `connect` opens them.
+//! `address`, `breaker`, `hop` and `redirect` are pure. `pool` keeps connections by handler. `connect` opens
+//! them.
 
 mod address;
 mod breaker;
 mod connect;
+mod hop;
+mod meter;
 mod pool;
 mod redirect;
+mod resolve;
+mod room;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
+use hyper::StatusCode;
 use hyper::body::{Body, Incoming};
-use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
-use hyper::{Method, StatusCode, Uri};
+use hyper::header::HeaderMap;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use breaker::Breakers;
-use connect::{Dialer, Resolve};
+pub use breaker::Conceal;
+use connect::Dialer;
+use hop::{Hop, OF_THE_TRANSPORT};
+use meter::{Meter, answer_bytes_max};
 use pool::{Ages, Connection, Key, Pool};
+use resolve::{Resolve, System};
+pub use room::{Room, quota};
+use room::{Held, NoRoom};
 use switchboard_contract::fetch::{Error, Request, Response};
 use switchboard_core::fetch_url::FetchUrl;
 use switchboard_core::limits;
-use switchboard_core::manifest::{FETCH_METHODS, FetchRules};
+use switchboard_core::manifest::FetchRules;
 use switchboard_core::shutdown::ShutdownGuard;
-
-/// Headers that the host sets, or that would change how the connection works.
-const OF_THE_TRANSPORT: [&str; 14] = [
-    "connection",
-    "content-length",
-    "expect",
-    "host",
-    "http2-settings",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "trailers",
-    "transfer-encoding",
-    "upgrade",
-];
 
 /// The fetches of all handlers of one node: their connections and circuit breakers. Clones share them.
 #[derive(Clone)]
@@ -62,7 +53,6 @@ struct Inner {
     breakers: Arc<Breakers>,
     dialer: Dialer,
     in_flight: InFlight,
-    bodies: Arc<AtomicUsize>,
 }
 
 /// The fetches that one call may make.
@@ -73,23 +63,26 @@ pub struct Allowance<'a> {
     pub concurrency: u32,
     /// Maximum bytes of a body, in each direction.
     pub bytes_max: u64,
+    /// The room for the bodies of all fetches of the host call.
+    pub room: &'a Room,
+    /// Removes the handler's secrets from what is logged about a host.
+    pub conceal: &'a Conceal,
     /// The end of the call.
     pub deadline: Instant,
-    /// Returns a text without secrets, for log lines. A host can have one in its name.
-    pub conceal: &'a (dyn Fn(&str) -> String + Sync),
 }
 
 /// The bounds of one fetch, with all its redirects.
 struct Bounds<'a> {
     handler: Arc<str>,
     bytes_max: u64,
+    room: &'a Room,
+    conceal: &'a Conceal,
     deadline: Instant,
-    conceal: &'a (dyn Fn(&str) -> String + Sync),
 }
 
 impl Default for Outbound {
     fn default() -> Self {
-        Self::new(Arc::new(connect::System), Ages::default())
+        Self::new(Arc::new(System), Ages::default())
     }
 }
 
@@ -100,7 +93,6 @@ impl Outbound {
             breakers: Arc::default(),
             dialer: Dialer::new(resolver),
             in_flight: InFlight::default(),
-            bodies: Arc::default(),
         }))
     }
 
@@ -118,8 +110,9 @@ impl Outbound {
         let mut networks = hop.granted(allowed.rules)?;
         let handler: Arc<str> = allowed.handler.into();
         let _in_flight = self.0.in_flight.begin(&handler, allowed.concurrency).ok_or(Error::Busy)?;
-        let (bytes_max, conceal) = (allowed.bytes_max, allowed.conceal);
-        let by = Bounds { handler, bytes_max, deadline, conceal };
+        let _request = allowed.room.request(hop.body.len()).ok_or(Error::Busy)?;
+        let &Allowance { bytes_max, room, conceal, .. } = allowed;
+        let by = Bounds { handler, bytes_max, room, conceal, deadline };
         loop {
             let answer = self.hop(&by, &hop, &networks).await?;
             if redirects == 0 {
@@ -138,25 +131,32 @@ impl Outbound {
     }
 
     /// One request and its answer, through the circuit breaker.
-    async fn hop(&self, by: &Bounds<'_>, hop: &Hop, networks: &[IpNet]) -> Result<Answer, Error> {
+    async fn hop<'a>(&self, by: &Bounds<'a>, hop: &Hop, networks: &[IpNet]) -> Result<Answer<'a>, Error> {
         let (host, port) = (hop.url.host_text(), hop.url.port());
-        let passed = self.0.breakers.pass(&by.handler, host, (by.conceal)(host), port, by.deadline);
+        let passed = self.0.breakers.pass(&by.handler, host, port, by.deadline, by.conceal);
         let passed = passed.map_err(Error::Unavailable)?;
         let answer = self.exchange(by, hop, networks).await;
         match &answer {
-            Ok(answer) if matches!(answer.status.as_u16(), 502..=504) => {
-                passed.failed(&format!("status {}", answer.status.as_u16()));
+            Ok((head, _)) if matches!(head.status.as_u16(), 502..=504) => {
+                passed.failed(&format!("status {}", head.status.as_u16()));
             }
-            // A service that answers too much is not dead.
+            // A service that answers too much is not dead. Nor is one whose answer has no room here.
             Ok(_) | Err(Error::TooLarge(_)) => passed.succeeded(),
-            Err(Error::Unavailable(why) | Error::UnknownOutcome(why)) => passed.failed(&(by.conceal)(why)),
+            Err(Error::Unavailable(why) | Error::UnknownOutcome(why)) => passed.failed(why),
             // These say nothing about the service.
             Err(Error::Refused(_) | Error::Busy) => drop(passed),
         }
-        answer
+        let (Head { status, headers }, body) = answer?;
+        let (body, held) = body.map_err(NoRoom::into_error)?;
+        Ok(Answer { status, headers, body, held })
     }
 
-    async fn exchange(&self, by: &Bounds<'_>, hop: &Hop, networks: &[IpNet]) -> Result<Answer, Error> {
+    async fn exchange<'a>(
+        &self,
+        by: &Bounds<'a>,
+        hop: &Hop,
+        networks: &[IpNet],
+    ) -> Result<(Head, Received<'a>), Error> {
         let deadline = by.deadline;
         let key = Key {
             handler: by.handler.clone(),
@@ -175,18 +175,27 @@ impl Outbound {
                 Some(connection) => connection,
                 None => self.open(&key, &hop.url, networks, deadline).await?,
             };
-            match timeout_at(deadline, connection.sender.ready()).await {
+            let until = match is_pooled {
+                true => deadline.min(Instant::now() + limits::FETCH_IDLE_READY_WAIT),
+                false => deadline,
+            };
+            match timeout_at(until, connection.sender.ready()).await {
                 Ok(Ok(())) => {}
-                Ok(Err(_)) if is_pooled => continue,
+                // The server has closed it, or it has answered the last request and does not read its end.
+                Ok(Err(_)) | Err(_) if is_pooled => continue,
                 Ok(Err(error)) => {
                     return Err(Error::Unavailable(format!("{} closed: {error}", hop.url.authority())));
                 }
                 Err(_) => return Err(Error::Unavailable(no_answer(&hop.url))),
             }
+            connection.meter.begin(by.bytes_max);
             let sent = timeout_at(deadline, connection.sender.try_send_request(hop.request())).await;
             let (head, body) = match sent {
                 Err(_) => return Err(Error::UnknownOutcome(no_answer(&hop.url))),
                 Ok(Ok(answer)) => answer.into_parts(),
+                Ok(Err(_)) if connection.meter.is_over() => {
+                    return Err(Error::TooLarge(answer_bytes_max(by.bytes_max)));
+                }
                 // Nothing was written.
                 Ok(Err(error)) if is_pooled && error.message().is_some() => continue,
                 Ok(Err(error)) if error.error().is_parse_too_large() => {
@@ -205,9 +214,11 @@ impl Outbound {
                     &format_args!("it answered with the status {}", head.status.as_u16()),
                 ));
             }
-            let body = self.body(&hop.url, body, by).await?;
-            self.0.pool.give(key, connection);
-            return Ok(Answer { status: head.status, headers: head.headers, body });
+            let body = receive(&hop.url, body, by, &connection.meter).await?;
+            if body.is_ok() {
+                self.0.pool.give(key, connection);
+            }
+            return Ok((Head { status: head.status, headers: head.headers }, body));
         }
     }
 
@@ -219,40 +230,8 @@ impl Outbound {
         deadline: Instant,
     ) -> Result<Connection, Error> {
         let slot = self.0.pool.slot(key).ok_or(Error::Busy)?;
-        let (sender, address, driver) = self.0.dialer.dial(url, networks, deadline).await?;
-        Ok(Connection::new(sender, address, driver, slot))
-    }
-
-    /// Reads the body of an answer, within all bounds.
-    async fn body(
-        &self,
-        url: &FetchUrl,
-        mut body: Incoming,
-        &Bounds { bytes_max, deadline, .. }: &Bounds<'_>,
-    ) -> Result<Vec<u8>, Error> {
-        if body.size_hint().lower() > bytes_max {
-            return Err(Error::TooLarge(bytes_max));
-        }
-        let mut held = Held { all: self.0.bodies.clone(), bytes: 0 };
-        let mut bytes = Vec::new();
-        loop {
-            let frame = match timeout_at(deadline, body.frame()).await {
-                Err(_) => return Err(Error::UnknownOutcome(no_answer(url))),
-                Ok(None) => return Ok(bytes),
-                Ok(Some(Err(error))) => return Err(broken(url, &error)),
-                Ok(Some(Ok(frame))) => frame,
-            };
-            // Trailers are left out.
-            let Ok(data) = frame.into_data() else { continue };
-            if bytes.len() as u64 + data.len() as u64 > bytes_max {
-                return Err(Error::TooLarge(bytes_max));
-            }
-            if !held.grow(data.len()) {
-                let why = "this node receives as many bytes of answers as it can hold; try again later";
-                return Err(Error::UnknownOutcome(why.to_owned()));
-            }
-            bytes.extend_from_slice(&data);
-        }
+        let dialed = self.0.dialer.dial(&key.handler, url, networks, deadline).await?;
+        Ok(Connection::new(dialed, slot))
     }
 
     /// Closes idle connections in time, and reports the open circuit breakers, until the shutdown begins.
@@ -279,124 +258,56 @@ pub fn check(rules: &FetchRules, bytes_max: u64, request: Request) -> Result<(),
     Hop::of(request, bytes_max)?.granted(rules).map(drop)
 }
 
-/// One request of a fetch: the first, or one after a redirect. It is valid, but not yet granted.
-struct Hop {
-    method: Method,
-    url: FetchUrl,
-    /// The URL as the request line has it.
-    target: Uri,
-    /// Without `host`.
+struct Head {
+    status: StatusCode,
     headers: HeaderMap,
-    host: HeaderValue,
-    body: Bytes,
 }
 
-impl Hop {
-    fn of(request: Request, bytes_max: u64) -> Result<Self, Error> {
-        let Request { method, url, headers, body, timeout_ms: _, redirects } = request;
-        let rule =
-            |holds: bool, what: &str| if holds { Ok(()) } else { Err(Error::Refused(what.to_owned())) };
-        let is_known = FETCH_METHODS.contains(&method.as_str());
-        rule(is_known, &format!("the method is not one of {}", FETCH_METHODS.join(", ")))?;
-        rule(
-            redirects <= limits::FETCH_REDIRECTS_MAX,
-            &format!("`redirects` is 0 to {}", limits::FETCH_REDIRECTS_MAX),
-        )?;
-        let url = FetchUrl::parse(&url).map_err(Error::Refused)?;
-        let headers = headers_of(&headers)?;
-        if body.len() as u64 > bytes_max {
+/// A whole body and its room, or the bound that it met.
+type Received<'a> = Result<(Vec<u8>, Held<'a>), NoRoom>;
+
+/// Reads the body of an answer, within all bounds.
+async fn receive<'a>(
+    url: &FetchUrl,
+    mut body: Incoming,
+    &Bounds { bytes_max, room, deadline, .. }: &Bounds<'a>,
+    meter: &Meter,
+) -> Result<Received<'a>, Error> {
+    if body.size_hint().lower() > bytes_max {
+        return Err(Error::TooLarge(bytes_max));
+    }
+    let mut held = room.answer();
+    let mut bytes = Vec::new();
+    loop {
+        let frame = match timeout_at(deadline, body.frame()).await {
+            Err(_) => return Err(Error::UnknownOutcome(no_answer(url))),
+            Ok(None) => return Ok(Ok((bytes, held))),
+            Ok(Some(Err(_))) if meter.is_over() => return Err(Error::TooLarge(answer_bytes_max(bytes_max))),
+            Ok(Some(Err(error))) => return Err(broken(url, &error)),
+            Ok(Some(Ok(frame))) => frame,
+        };
+        // Trailers are left out.
+        let Ok(data) = frame.into_data() else { continue };
+        if bytes.len() as u64 + data.len() as u64 > bytes_max {
             return Err(Error::TooLarge(bytes_max));
         }
-        let method = method.parse().map_err(|_| Error::Refused("the method is not valid".to_owned()))?;
-        let (target, host) = line_of(&url)?;
-        Ok(Self { method, url, target, headers, host, body: body.into() })
-    }
-
-    /// Asks the grants. Returns the networks that they name.
-    fn granted(&self, rules: &FetchRules) -> Result<Vec<IpNet>, Error> {
-        rules.permits(self.method.as_str(), &self.url).ok_or_else(|| {
-            Error::Refused(format!("{} {} is not granted (grants.fetch)", self.method, self.url))
-        })
-    }
-
-    /// The request to the target of a redirect.
-    fn to(self, url: FetchUrl) -> Result<Self, Error> {
-        let mut headers = self.headers;
-        if !self.url.is_same_origin(&url) {
-            let credentials: Vec<_> =
-                headers.keys().filter(|name| redirect::is_credential(name)).cloned().collect();
-            for name in credentials {
-                headers.remove(name);
-            }
+        if let Err(no_room) = held.grow(data.len()) {
+            return Ok(Err(no_room));
         }
-        let (target, host) = line_of(&url)?;
-        Ok(Self { url, target, headers, host, ..self })
-    }
-
-    /// Returns true if sending it twice is like sending it once.
-    fn is_safe(&self) -> bool {
-        matches!(self.method, Method::GET | Method::HEAD)
-    }
-
-    fn request(&self) -> hyper::Request<Full<Bytes>> {
-        let mut request = hyper::Request::new(Full::new(self.body.clone()));
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.target.clone();
-        *request.headers_mut() = self.headers.clone();
-        let headers = request.headers_mut();
-        headers.insert(HOST, self.host.clone());
-        const AGENT: &str = concat!("switchboard/", env!("CARGO_PKG_VERSION"));
-        headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
-        request
+        bytes.extend_from_slice(&data);
     }
 }
 
-/// The URL as a request has it: the target of the request line, and the `host` header.
-fn line_of(url: &FetchUrl) -> Result<(Uri, HeaderValue), Error> {
-    let refused =
-        || Error::Refused("the URL has characters that a request cannot carry: escape them".to_owned());
-    let target = url.target().parse().map_err(|_| refused())?;
-    let host = HeaderValue::from_str(url.authority()).map_err(|_| refused())?;
-    Ok((target, host))
-}
-
-fn headers_of(given: &[(String, String)]) -> Result<HeaderMap, Error> {
-    let rule = |holds: bool, what: String| if holds { Ok(()) } else { Err(Error::Refused(what)) };
-    rule(
-        given.len() <= limits::FETCH_HEADERS_MAX,
-        format!("a fetch has at most {} headers", limits::FETCH_HEADERS_MAX),
-    )?;
-    let bytes: usize = given.iter().map(|(name, value)| name.len() + value.len()).sum();
-    rule(
-        bytes <= limits::FETCH_HEADERS_BYTES_MAX,
-        format!("the headers of a fetch have at most {} bytes", limits::FETCH_HEADERS_BYTES_MAX),
-    )?;
-    let mut headers = HeaderMap::with_capacity(given.len());
-    for (name, value) in given {
-        let shown = || name.chars().take(64).collect::<String>().escape_debug().to_string();
-        rule(!OF_THE_TRANSPORT.contains(&name.as_str()), format!("the host sets the header {name} itself"))?;
-        let is_lower = !name.contains(|c: char| c.is_ascii_uppercase());
-        rule(is_lower, format!("the name of a header is lower case, not `{}`", shown()))?;
-        let parsed = HeaderName::from_bytes(name.as_bytes());
-        let parsed =
-            parsed.map_err(|_| Error::Refused(format!("`{}` is not the name of a header", shown())))?;
-        // The value is not part of the error: it may be a secret.
-        let value = HeaderValue::from_str(value).map_err(|_| {
-            Error::Refused(format!("the value of the header {name} is not one that HTTP can carry"))
-        })?;
-        headers.append(parsed, value);
-    }
-    Ok(headers)
-}
-
-struct Answer {
+struct Answer<'a> {
     status: StatusCode,
     headers: HeaderMap,
     body: Vec<u8>,
+    held: Held<'a>,
 }
 
-impl Answer {
+impl Answer<'_> {
     fn into_response(self, url: FetchUrl) -> Response {
+        self.held.keep();
         let headers = self.headers.iter().filter(|(name, _)| {
             // The length of the answer to a HEAD is what such a request asks for.
             !OF_THE_TRANSPORT.contains(&name.as_str()) || name.as_str() == "content-length"
@@ -446,26 +357,6 @@ impl Drop for Sending {
                 all.remove(&self.handler);
             }
         }
-    }
-}
-
-/// The bytes of one body that is being received, as a part of those of the node.
-struct Held {
-    all: Arc<AtomicUsize>,
-    bytes: usize,
-}
-
-impl Held {
-    fn grow(&mut self, bytes: usize) -> bool {
-        let before = self.all.fetch_add(bytes, Relaxed);
-        self.bytes += bytes;
-        before + bytes <= limits::FETCH_BODIES_BYTES_MAX
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.all.fetch_sub(self.bytes, Relaxed);
     }
 }
 

@@ -13,6 +13,8 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::connect::Dialed;
+use super::meter::Meter;
 use switchboard_core::limits;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -28,6 +30,7 @@ pub(super) struct Connection {
     pub sender: SendRequest<Full<Bytes>>,
     /// The address at the other end, which each further fetch must be allowed to use.
     pub address: IpAddr,
+    pub meter: Meter,
     opened: Instant,
     driver: Driver,
     _slot: Slot,
@@ -43,13 +46,9 @@ impl Drop for Driver {
 }
 
 impl Connection {
-    pub(super) fn new(
-        sender: SendRequest<Full<Bytes>>,
-        address: IpAddr,
-        driver: JoinHandle<()>,
-        slot: Slot,
-    ) -> Self {
-        Self { sender, address, opened: Instant::now(), driver: Driver(driver), _slot: slot }
+    pub(super) fn new(dialed: Dialed, slot: Slot) -> Self {
+        let Dialed { sender, address, driver, meter } = dialed;
+        Self { sender, address, meter, opened: Instant::now(), driver: Driver(driver), _slot: slot }
     }
 
     fn is_usable(&self) -> bool {

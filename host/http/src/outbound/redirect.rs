@@ -1,6 +1,6 @@
 //! The rules of redirects. Pure. The caller asks the grants about each target, as about a first URL.
 
-use hyper::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, LOCATION};
+use hyper::header::{HeaderMap, HeaderName, LOCATION};
 use hyper::{Method, StatusCode};
 
 use switchboard_core::fetch_url::FetchUrl;
@@ -26,9 +26,24 @@ pub(super) fn target(
     url.join(location).map(Some).map_err(|why| format!("the target of a redirect cannot be fetched: {why}"))
 }
 
+/// Parts of the names of headers that tell who the caller is. Services invent their own: `private-token`,
+/// `x-vault-token`, `x-amz-security-token`, `apikey`, `x-hub-signature-256`.
+const OF_CREDENTIALS: [&str; 10] = [
+    "access-key",
+    "api-key",
+    "apikey",
+    "auth",
+    "cookie",
+    "credential",
+    "password",
+    "secret",
+    "signature",
+    "token",
+];
+
 /// Returns true for a header that tells who the caller is. It does not go to another origin.
 pub(super) fn is_credential(name: &HeaderName) -> bool {
-    *name == AUTHORIZATION || *name == COOKIE || name.as_str() == "x-api-key"
+    OF_CREDENTIALS.iter().any(|part| name.as_str().contains(part))
 }
 
 #[cfg(test)]
@@ -71,8 +86,19 @@ mod tests {
 
     #[test]
     fn credentials_are_known_by_name() {
-        for (name, is) in [("authorization", true), ("cookie", true), ("x-api-key", true), ("accept", false)]
-        {
+        for (name, is) in [
+            ("authorization", true),
+            ("cookie", true),
+            ("x-api-key", true),
+            ("private-token", true),
+            ("x-amz-security-token", true),
+            ("apikey", true),
+            ("x-hub-signature-256", true),
+            ("accept", false),
+            ("idempotency-key", false),
+            ("user-agent", false),
+            ("if-none-match", false),
+        ] {
             assert_eq!(is_credential(&HeaderName::from_static(name)), is, "{name}");
         }
     }

@@ -14,10 +14,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-use super::connect::Resolve;
+use super::hop::headers_of;
 use super::pool::Ages;
+use super::resolve::Resolve;
 use super::*;
 use switchboard_core::manifest::FetchGrant;
+use switchboard_core::quota::Quota;
+use switchboard_core::shares::Division;
 
 /// Answers from a list; the last answer repeats. Counts the questions.
 #[derive(Default)]
@@ -139,15 +142,35 @@ fn request(method: &str, url: &str) -> Request {
     }
 }
 
+fn plain() -> Conceal {
+    Arc::new(str::to_owned)
+}
+
+/// Room for more than a test needs.
+fn room() -> Room {
+    Room::new(quota().claim(), limits::FETCH_BYTES_MAX)
+}
+
 async fn send_as(
     handler: &str,
     outbound: &Outbound,
     rules: &FetchRules,
     request: Request,
 ) -> Result<Response, Error> {
+    send_into(&room(), handler, outbound, rules, request).await
+}
+
+async fn send_into(
+    room: &Room,
+    handler: &str,
+    outbound: &Outbound,
+    rules: &FetchRules,
+    request: Request,
+) -> Result<Response, Error> {
     let deadline = Instant::now() + Duration::from_secs(10);
-    let conceal: &(dyn Fn(&str) -> String + Sync) = &str::to_owned;
-    let allowed = Allowance { handler, rules, concurrency: 4, bytes_max: 1000, deadline, conceal };
+    let conceal = plain();
+    let allowed =
+        Allowance { handler, rules, concurrency: 4, bytes_max: 1000, room, conceal: &conceal, deadline };
     outbound.send(&allowed, request).await
 }
 
@@ -254,24 +277,47 @@ async fn idle_connections_are_closed_in_time() {
 }
 
 #[tokio::test]
-async fn a_name_server_without_an_answer_is_bounded() {
+async fn slow_names_of_one_handler_leave_threads_to_the_others() {
     let outbound = Outbound::new(Arc::new(Silent), Ages::default());
-    let rules = rules(&[("http://rebind.example/*", "")]);
-    // Each handler has four fetches in flight at most, so four handlers fill the threads.
-    let short = || Request { timeout_ms: Some(50), ..request("GET", "http://rebind.example/") };
-    let mut unavailable = 0;
-    for number in 0..limits::FETCH_RESOLVES_MAX {
-        match send_as(&format!("h{number}"), &outbound, &rules, short()).await {
-            Err(Error::Unavailable(why)) => {
-                assert!(why.contains("was not resolved in time"), "{why}");
-                unavailable += 1;
-            }
-            other => panic!("{other:?}"),
-        }
+    let rules = rules(&[("http://*/*", "")]);
+    let slow = async |handler: &str, host: usize| {
+        let url = format!("http://{host}.slow.example/");
+        let asked = Request { timeout_ms: Some(50), ..request("GET", &url) };
+        send_as(handler, &outbound, &rules, asked).await
+    };
+    let in_time = |result: Result<Response, Error>| match result {
+        Err(Error::Unavailable(why)) => assert!(why.contains("was not resolved in time"), "{why}"),
+        other => panic!("{other:?}"),
+    };
+    for host in 0..limits::FETCH_RESOLVES_PER_HANDLER_MAX {
+        in_time(slow("greedy", host).await);
     }
-    assert_eq!(unavailable, limits::FETCH_RESOLVES_MAX);
-    let more = send_as("more", &outbound, &rules, short()).await;
-    assert!(matches!(more, Err(Error::Busy)), "their threads are still blocked: {more:?}");
+    // Nobody waits any more, but the threads are still blocked.
+    let more = slow("greedy", 1000).await;
+    assert!(matches!(more, Err(Error::Busy)), "{more:?}");
+    // A name that is being resolved needs no second thread, and another handler has threads of its own.
+    in_time(slow("greedy", 0).await);
+    in_time(slow("other", 0).await);
+    // All handlers together are bounded too.
+    let held = limits::FETCH_RESOLVES_PER_HANDLER_MAX + 1;
+    let handlers: Vec<String> = (held..limits::FETCH_RESOLVES_MAX).map(|n| format!("h{n}")).collect();
+    let all = futures_util::future::join_all(handlers.iter().map(|handler| slow(handler, 0))).await;
+    all.into_iter().for_each(in_time);
+    let more = slow("one more", 0).await;
+    assert!(matches!(more, Err(Error::Busy)), "{more:?}");
+}
+
+/// Fetches at the same time of a name that is not known yet ask for it once.
+#[tokio::test]
+async fn fetches_together_resolve_their_name_once() {
+    let server = Server::start(|_| Some(OK.to_owned())).await;
+    let names = Names::of(&[&["127.0.0.1"]]);
+    let outbound = Outbound::new(names.clone(), Ages::default());
+    let rules = rules(&[("http://rebind.example:*/*", "127.0.0.1/32")]);
+    let url = server.named("/a");
+    let all = futures_util::future::join_all((0..4).map(|_| get(&outbound, &rules, &url))).await;
+    assert!(all.iter().all(Result::is_ok), "{all:?}");
+    assert_eq!(names.asked.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
@@ -297,9 +343,15 @@ async fn a_handler_has_its_maximum_in_flight_and_a_host_its_connections() {
     assert!(outbound.0.in_flight.0.lock().is_empty());
     // With a higher maximum of the handler, the connections of one host are the bound.
     let deadline = Instant::now() + Duration::from_millis(300);
-    let conceal: &(dyn Fn(&str) -> String + Sync) = &str::to_owned;
-    let allowed =
-        Allowance { handler: "x", rules: &rules, concurrency: 100, bytes_max: 1000, deadline, conceal };
+    let allowed = Allowance {
+        handler: "x",
+        rules: &rules,
+        concurrency: 100,
+        bytes_max: 1000,
+        room: &room(),
+        conceal: &plain(),
+        deadline,
+    };
     let all = (0..10).map(|_| outbound.send(&allowed, request("GET", &url)));
     let results = futures_util::future::join_all(all).await;
     let busy = results.iter().filter(|result| matches!(result, Err(Error::Busy))).count();
@@ -317,14 +369,49 @@ async fn bodies_are_bounded_also_all_together() {
     assert_eq!(get(&outbound, &rules, &server.url("/fits")).await.unwrap().body.len(), 1000);
     let large = get(&outbound, &rules, &server.url("/large")).await;
     assert!(matches!(large, Err(Error::TooLarge(1000))), "{large:?}");
-    // Other bodies take all the room.
-    let mut others = Held { all: outbound.0.bodies.clone(), bytes: 0 };
-    assert!(others.grow(limits::FETCH_BODIES_BYTES_MAX));
-    let full = get(&outbound, &rules, &server.url("/fits")).await;
-    assert!(matches!(&full, Err(Error::UnknownOutcome(why)) if why.contains("as it can hold")), "{full:?}");
-    drop(others);
-    assert!(get(&outbound, &rules, &server.url("/fits")).await.is_ok());
-    assert_eq!(outbound.0.bodies.load(Relaxed), 0);
+    // The answers of one host call are bounded together.
+    let small = Room::new(quota().claim(), 2500);
+    let get_into = || send_into(&small, "x", &outbound, &rules, request("GET", &server.url("/fits")));
+    assert!(get_into().await.is_ok());
+    assert!(get_into().await.is_ok());
+    let third = get_into().await;
+    assert!(matches!(third, Err(Error::TooLarge(500))), "{third:?}");
+}
+
+/// A node without room sends nothing. If the room ends while it receives, that is no failure of the service.
+#[tokio::test]
+async fn a_node_without_room_is_busy_and_opens_no_breaker() {
+    let server = Server::start(|_| {
+        let body = "x".repeat(limits::FETCH_BODIES_UNIT_BYTES + 1);
+        Some(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()))
+    })
+    .await;
+    let (outbound, rules) = (Outbound::default(), rules(&[("http://127.0.0.1:*/*", "")]));
+    // Room for the request, and for one unit of the answer.
+    let quota = Quota::new(Division { total: 2, reserve: 2, lent: 1 });
+    let claim = quota.claim();
+    let room = Room::new(claim.clone(), u64::MAX);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let allowed = Allowance {
+        handler: "x",
+        rules: &rules,
+        concurrency: 4,
+        bytes_max: limits::FETCH_BYTES_MAX,
+        room: &room,
+        conceal: &plain(),
+        deadline,
+    };
+    for _ in 0..=limits::BREAKER_FAILURES {
+        let cut = outbound.send(&allowed, request("GET", &server.url("/a"))).await;
+        assert!(matches!(&cut, Err(Error::UnknownOutcome(why)) if why.contains("all the memory")), "{cut:?}");
+    }
+    let all = claim.take(2).expect("nothing is held");
+    let sent = server.heads.lock().len();
+    let busy = outbound.send(&allowed, request("POST", &server.url("/a"))).await;
+    assert!(matches!(busy, Err(Error::Busy)), "{busy:?}");
+    assert_eq!(server.heads.lock().len(), sent);
+    drop(all);
+    assert_eq!(quota.free(), 2);
 }
 
 #[tokio::test]
@@ -437,6 +524,10 @@ fn headers_of_the_transport_and_too_many_are_refused() {
             "{name}"
         );
     }
+    for name in ["content_length", "transfer_encoding", "transfer-encoding_", "host"] {
+        let refused = check(of(name, "x"));
+        assert_eq!(matches!(refused, Err(Error::Refused(_))), name != "transfer-encoding_", "{name}");
+    }
     for (name, value) in
         [("Accept", "x"), ("x a", "x"), ("", "x"), ("x-a", "1\r\n2"), ("x-a", "1\0"), ("é", "x")]
     {
@@ -449,24 +540,74 @@ fn headers_of_the_transport_and_too_many_are_refused() {
 }
 
 #[tokio::test]
-async fn what_a_breaker_logs_and_repeats_has_no_secret() {
-    let outbound = Outbound::new(Names::of(&[]), Ages::default());
-    let rules = rules(&[("http://s3cret-key.example/*", "127.0.0.0/8")]);
-    let conceal = |text: &str| text.replace("s3cret-key", "[secret KEY]");
-    let mut last = String::new();
-    for _ in 0..=limits::BREAKER_FAILURES {
-        let allowed = Allowance {
-            handler: "x",
-            rules: &rules,
-            concurrency: 4,
-            bytes_max: 1000,
-            deadline: Instant::now() + Duration::from_secs(10),
-            conceal: &conceal,
-        };
-        match outbound.send(&allowed, request("GET", "http://s3cret-key.example/a")).await {
-            Err(Error::Unavailable(why)) => last = why,
-            other => panic!("no name has an address: {other:?}"),
-        }
+async fn a_get_or_head_with_a_body_is_refused_and_not_sent() {
+    let server = Server::start(|_| Some(OK.to_owned())).await;
+    let (outbound, rules) = (Outbound::default(), rules(&[("http://127.0.0.1:*/*", "")]));
+    for method in ["GET", "HEAD"] {
+        let smuggled = b"GET /admin HTTP/1.1\r\nhost: x\r\n\r\n".to_vec();
+        let asked = Request { body: smuggled, ..request(method, &server.url("/a")) };
+        let why = refusal(send_as("x", &outbound, &rules, asked).await);
+        assert_eq!(why, "a GET or HEAD has no body");
     }
-    assert!(last.contains("last: no address for [secret KEY].example"), "{last}");
+    assert_eq!(server.connections(), 0);
+}
+
+/// What HTTP leaves out of head and body is bounded too.
+#[tokio::test]
+async fn endless_framing_is_too_large_long_before_the_deadline() {
+    let server = Server::start(|head| {
+        const CHUNKED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        Some(match head.split(['/', ' ']).nth(2).unwrap() {
+            "hints" => "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n".repeat(100_000),
+            "zeros" => format!("{CHUNKED}{}", "0".repeat(4_000_000)),
+            "small" => {
+                let chunks = "1\r\nx\r\n".repeat(1000);
+                format!("HTTP/1.1 103 Early Hints\r\n\r\n{CHUNKED}{chunks}0\r\n\r\n")
+            }
+            other => panic!("{other}"),
+        })
+    })
+    .await;
+    let (outbound, rules) = (Outbound::default(), rules(&[("http://127.0.0.1:*/*", "")]));
+    for path in ["/hints", "/zeros"] {
+        let asked = Request { timeout_ms: None, ..request("GET", &server.url(path)) };
+        let result = send_as("x", &outbound, &rules, asked).await;
+        let max = answer_bytes_max(1000);
+        assert!(matches!(result, Err(Error::TooLarge(most)) if most == max), "{path}: {result:?}");
+    }
+    // A body in the smallest chunks fits.
+    assert_eq!(get(&outbound, &rules, &server.url("/small")).await.unwrap().body.len(), 1000);
+}
+
+/// A server that answers a large request early, and never reads the rest of it, does not cost the next fetch
+/// its time.
+#[tokio::test]
+async fn a_connection_whose_last_request_is_not_read_is_not_waited_for() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            // The head is in the first bytes; it reads no more than these.
+            let _ = stream.read(&mut [0; 1024]).await;
+            let _ = stream.write_all(OK.as_bytes()).await;
+            held.push(stream);
+        }
+    });
+    let (outbound, rules) = (Outbound::default(), rules(&[("http://127.0.0.1:*/*", "")]));
+    let allowed = Allowance {
+        handler: "x",
+        rules: &rules,
+        concurrency: 4,
+        bytes_max: u64::MAX,
+        room: &Room::new(quota().claim(), u64::MAX),
+        conceal: &plain(),
+        deadline: Instant::now() + Duration::from_secs(10),
+    };
+    // More than the buffers of both ends of a connection hold.
+    let large = Request { body: vec![b'x'; 64 * 1024 * 1024], ..request("POST", &url) };
+    let early = outbound.send(&allowed, large).await;
+    assert!(early.is_ok_and(|answer| answer.status == 200));
+    let next = outbound.send(&allowed, request("POST", &url)).await;
+    assert!(next.as_ref().is_ok_and(|answer| answer.status == 200), "{next:?}");
 }

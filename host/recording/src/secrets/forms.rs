@@ -115,12 +115,14 @@ impl Forms {
 }
 
 /// The characters that percent-encoders keep: RFC 3986, `encodeURIComponent`, HTML forms, which write a space
-/// as `+`, and encoders that keep none.
-const PERCENT_SETS: [(&str, Keeps, Option<char>); 4] = [
+/// as `+`, encoders that keep none, and the parser of URLs, which a fetch uses (WHATWG: query, and path).
+const PERCENT_SETS: [(&str, Keeps, Option<char>); 6] = [
     ("percent", |byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte), None),
     ("percent component", |byte| byte.is_ascii_alphanumeric() || b"-_.!~*'()".contains(&byte), None),
     ("percent form", |byte| byte.is_ascii_alphanumeric() || b"*-._".contains(&byte), Some('+')),
     ("percent all", |_| false, None),
+    ("url query", |byte| byte.is_ascii_graphic() && !b"\"#<>'".contains(&byte), None),
+    ("url path", |byte| byte.is_ascii_graphic() && !b"\"#<>`?{}".contains(&byte), None),
 ];
 
 type Keeps = fn(u8) -> bool;
@@ -232,6 +234,23 @@ mod tests {
         assert_eq!(form(b"\x00\xff quoted'", "debug bytes").as_deref(), Some(r"\x00\xff quoted\'"));
         assert_eq!(form(b"0123456789", "base64 0").as_deref(), Some("MDEyMzQ1Njc4O"));
         assert_eq!(form(b"\xfb\xff\xfe\xfb\xff\xfe\xfb\xff", "base64url 0").as_deref(), Some("-__--__--_"));
+    }
+
+    /// A fetch normalises its URL, so its answer, its errors and its span have another text than the handler
+    /// wrote.
+    #[test]
+    fn a_value_in_a_url_is_found_as_the_parser_of_urls_writes_it() {
+        use switchboard_core::fetch_url::FetchUrl;
+        let value = "Ab'c<d>+e/f&g=\"h{i}`ü";
+        let written = |url: &str| FetchUrl::parse(url).unwrap().as_str().to_owned();
+        let query = written(&format!("https://x.example/?t={value}"));
+        let text = form(value.as_bytes(), "url query").unwrap();
+        assert!(query.ends_with(&format!("?t={text}")), "{query}: {text}");
+        let path = written(&format!("https://x.example/t/{value}"));
+        let text = form(value.as_bytes(), "url path").unwrap();
+        assert!(path.ends_with(&format!("/t/{text}")), "{path}: {text}");
+        let host = written("https://S3cretKey.x.example/");
+        assert!(host.contains(&form(b"S3cretKey", "lower").unwrap()), "{host}");
     }
 
     #[test]

@@ -332,6 +332,11 @@ impl Middleware {
         self.last[oldest..].iter().chain(&self.last[..oldest])
     }
 
+    /// Returns the bytes that the call may still carry.
+    pub(crate) fn bytes_left(&self) -> u64 {
+        self.bytes_max.saturating_sub(self.bytes)
+    }
+
     pub(crate) fn calls(&self) -> u32 {
         self.calls
     }

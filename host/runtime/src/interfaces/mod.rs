@@ -73,6 +73,8 @@ pub(crate) struct Terms {
     pub(crate) memory: Claim,
     /// The quota for its fetches in flight.
     pub(crate) fetches: Claim,
+    /// The quota for the bodies of its fetches.
+    pub(crate) fetch_bodies: Claim,
     /// Where its long calls wait for a turn.
     pub(crate) turns: TurnQueue,
 }
