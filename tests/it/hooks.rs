@@ -12,6 +12,7 @@ use switchboard_tests::host::{Host, Options};
 use switchboard_tests::patience::until;
 use switchboard_tests::release::Release;
 
+const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
 const PATH: &str = "/api/v1/guests/decides/lobby";
 
 /// A release of `decides` whose hooks have this `on_failure`.
@@ -87,13 +88,13 @@ async fn a_hook_allows_changes_and_refuses_frames_and_rest_alike() {
         assert_eq!((&answer["room"], &answer["body"]), (&json!("lobby"), &json!(r#"{"content":"hello"}"#)));
         // Neither does the first of two members with the same name reach the handler.
         let twice = r#"{ "content": "refuse it", "content": "hello" }"#;
-        let answer = host.rest("eve").send(Method::POST, PATH, &[], twice).await.expect(200);
+        let answer = host.rest("eve").send(Method::POST, PATH, &JSON, twice).await.expect(200);
         assert_eq!(answer["body"], r#"{"content":"hello"}"#);
         // Hooks decide about JSON objects of a bounded size. Without hooks the handler decides about both.
         let large = json!({ "content": "x".repeat(65_536 - 14) });
         let deep = format!(r#"{{"content":"add it","deep":{}{}}}"#, "[".repeat(64), "]".repeat(64));
         host.rest("eve").post(PATH, json!([])).await.expect_problem(400, "malformed");
-        let refused = host.rest("eve").send(Method::POST, PATH, &[], deep).await;
+        let refused = host.rest("eve").send(Method::POST, PATH, &JSON, deep).await;
         refused.expect_problem(400, "malformed");
         host.rest("eve").post(PATH, large.clone()).await.expect_problem(413, "too_large");
         host.admin

@@ -36,8 +36,8 @@ use hop::{Hop, OF_THE_TRANSPORT};
 use meter::{Meter, answer_bytes_max};
 use pool::{Ages, Connection, Key, Pool};
 use resolve::{Resolve, System};
-pub use room::{Room, quota};
 use room::{Held, NoRoom};
+pub use room::{Room, quota};
 use switchboard_contract::fetch::{Error, Request, Response};
 use switchboard_core::fetch_url::FetchUrl;
 use switchboard_core::limits;
@@ -140,7 +140,7 @@ impl Outbound {
             Ok((head, _)) if matches!(head.status.as_u16(), 502..=504) => {
                 passed.failed(&format!("status {}", head.status.as_u16()));
             }
-            // A service that answers too much is not dead. Nor is one whose answer has no room here.
+            // A service that answers too much is not dead, and neither is one whose answer has no room here.
             Ok(_) | Err(Error::TooLarge(_)) => passed.succeeded(),
             Err(Error::Unavailable(why) | Error::UnknownOutcome(why)) => passed.failed(why),
             // These say nothing about the service.

@@ -292,7 +292,7 @@ async fn slow_names_of_one_handler_leave_threads_to_the_others() {
     for host in 0..limits::FETCH_RESOLVES_PER_HANDLER_MAX {
         in_time(slow("greedy", host).await);
     }
-    // Nobody waits any more, but the threads are still blocked.
+    // The fetches do not wait any more, but the threads are still blocked.
     let more = slow("greedy", 1000).await;
     assert!(matches!(more, Err(Error::Busy)), "{more:?}");
     // A name that is being resolved needs no second thread, and another handler has threads of its own.
