@@ -445,13 +445,13 @@ async fn a_node_loads_only_what_a_key_that_it_trusts_has_signed() {
         // A canary and a shadow need a signature too.
         let trial = file("send", SEND, "trial");
         for how in [Deployment::Canary(50), Deployment::Shadow(50)] {
-            let refused = node.rollout.deployer.deploy_beside(trial.clone(), how, Origin::new("ana", None)).await.unwrap_err();
+            let refused = node.rollout.deployer.deploy_beside(trial.clone(), how.clone(), Origin::new("ana", None)).await.unwrap_err();
             assert_eq!(refused.problem().status, 422, "{how:?}");
             assert!(refused.to_string().contains("not signed"), "{how:?}: {refused}");
         }
         sign(&trial, &ours).await;
         for how in [Deployment::Canary(50), Deployment::Shadow(50)] {
-            let outcome = node.rollout.deployer.deploy_beside(trial.clone(), how, Origin::new("ana", None)).await.unwrap();
+            let outcome = node.rollout.deployer.deploy_beside(trial.clone(), how.clone(), Origin::new("ana", None)).await.unwrap();
             let lacks = outcome.nodes.iter().find(|node| !node.is_live()).unwrap();
             assert!(lacks.error.as_deref().unwrap().contains("not signed"), "{how:?}: {lacks:?}");
             let late = Node::that_trusts(std::slice::from_ref(&their_key), "c", &pool).await;
