@@ -1,4 +1,5 @@
--- Whom a canary answers beside its share of the users: named users, a role, testers (host/releases/src/selection.rs).
+-- Whom a canary answers beside its share of the users: named users, a role or a group, testers
+-- (host/releases/src/selection.rs).
 -- A node of the version before ignores the column: there such a canary answers only its share.
 
 alter table switchboard.running

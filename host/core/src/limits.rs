@@ -562,8 +562,9 @@ pub const WATCHERS_MAX: usize = 16;
 /// Maximum number of watches of the fleet for which a node collects events. The node ignores further ones, so
 /// their operators do not see its events.
 pub const WATCHES_MAX: usize = 64;
-/// Maximum size of one event. A larger one is dropped and counted.
-pub const WATCHED_EVENT_BYTES_MAX: usize = 16 * 1024;
+/// Maximum size of one event. A larger one is dropped and counted. A failure and a log line of 4 KiB fit even
+/// if JSON needs six bytes for each of their bytes, so no handler can hide them.
+pub const WATCHED_EVENT_BYTES_MAX: usize = 32 * 1024;
 /// Maximum number of events of one watch that wait to be sent to the operator's node. At the bound the oldest
 /// is dropped and counted.
 pub const WATCHED_EVENTS_WAITING_MAX: usize = 512;

@@ -377,7 +377,7 @@ mod tests {
         let events = 3 * limits::WATCHED_EVENTS_KEPT_MAX;
         for number in 0..events {
             watches.record(&of("send", None, false), || number.to_string());
-            if number % 100 == 0 {
+            if number.is_multiple_of(100) {
                 deliver(&watches);
             }
         }

@@ -27,6 +27,7 @@ mod socket;
 mod statement;
 #[cfg(test)]
 mod tests;
+mod text;
 pub mod timers;
 mod value;
 mod work;
@@ -51,6 +52,7 @@ pub use probe::CannotWrite;
 pub use server::UnusableServer;
 pub use session::Session;
 use settings::Purpose;
+pub use text::storable;
 
 #[derive(Clone)]
 pub struct Postgres(Arc<Inner>);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::Row;
 use sqlx::postgres::{PgPool, PgRow};
 
-use crate::Error;
+use crate::{Error, storable};
 use switchboard_core::ids::Digest;
 
 /// An admin token without the token itself. Times are RFC 3339, UTC, to the millisecond.
@@ -122,12 +122,14 @@ impl Operators {
         .map_err(Error::Statement)
     }
 
+    /// Completes an entry. `detail` may contain any text that the operator sent.
     pub async fn end(&self, id: i64, status: u16, outcome: &str, detail: Option<&str>) -> Result<(), Error> {
+        let detail = detail.map(storable);
         sqlx::query("update switchboard.audit set status = $2, outcome = $3, detail = $4 where id = $1")
             .bind(id)
             .bind(i32::from(status))
             .bind(outcome)
-            .bind(detail)
+            .bind(detail.as_deref())
             .execute(&self.0)
             .await?;
         Ok(())

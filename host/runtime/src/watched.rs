@@ -99,7 +99,10 @@ mod tests {
         assert_eq!((failed["outcome"].as_str(), failed["user"].as_str()), (Some("trap"), Some("ana")));
         assert_eq!(failed["failure"].as_str().map(str::len), Some(limits::REASON_BYTES_MAX));
         assert_eq!(failed["took_us"], 1500);
-        assert!(failed.to_string().len() < limits::WATCHED_EVENT_BYTES_MAX);
+        let hidden = Failure::new(Kind::Trap, "\u{1}".repeat(limits::REASON_BYTES_MAX));
+        let hiding = EndedCall { failure: Some(&hidden), ..call(Ending::Failed(Kind::Trap), Caller::Host) };
+        let bytes = hiding.document(NodeId::random()).to_string().len();
+        assert!(bytes <= limits::WATCHED_EVENT_BYTES_MAX, "{bytes}");
         let answered = call(Ending::Answered, Caller::Anonymous).document(NodeId::random());
         assert_eq!(answered["outcome"], "returned");
         assert!(answered["user"].is_null() && answered["failure"].is_null(), "{answered}");

@@ -6,8 +6,8 @@ use sqlx::{FromRow, Row};
 use uuid::Uuid;
 
 use super::{Outbox, Stored};
-use crate::Error;
 use crate::poll::{CHANNEL, RETRY};
+use crate::{Error, storable};
 use switchboard_core::limits;
 
 /// A parked event as an operator sees it.
@@ -43,7 +43,8 @@ impl FromRow<'_, PgRow> for Parked {
 }
 
 impl Outbox {
-    /// Parks an event. Idempotent, because an event may be delivered once more after a crash.
+    /// Parks an event. Idempotent, because an event may be delivered once more after a crash. `error` may be
+    /// any text of a handler. If Postgres could refuse it, the consumer would deliver the event forever.
     pub async fn park(
         &self,
         consumer: &str,
@@ -51,6 +52,7 @@ impl Outbox {
         attempts: i32,
         error: &str,
     ) -> Result<(), Error> {
+        let error = storable(error);
         sqlx::query(
             "with parked as (
                  insert into switchboard.parked
@@ -69,7 +71,7 @@ impl Outbox {
         .bind(&event.payload)
         .bind(event.created_ms)
         .bind(attempts)
-        .bind(error)
+        .bind(&*error)
         .execute(&self.0)
         .await?;
         Ok(())

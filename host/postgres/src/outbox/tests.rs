@@ -318,10 +318,10 @@ async fn retries_go_by_key_and_parked_events_can_come_back() {
         assert_eq!(due_now[0].event, b1);
 
         outbox.settle("reader", &[&b1]).await.unwrap();
-        outbox.park("reader", &a1, 8, "poison").await.unwrap();
+        outbox.park("reader", &a1, 8, "poi\0son").await.unwrap();
         assert_eq!(outbox.due("reader", &[0], 10).await.unwrap()[0].event, a2);
         let given_up = outbox.parked().await.unwrap();
-        assert_eq!((given_up[0].id, given_up[0].error.as_str()), (a1.id, "poison"));
+        assert_eq!((given_up[0].id, given_up[0].error.as_str()), (a1.id, "poi\u{fffd}son"));
         assert_eq!(given_up[0].created_at, "2023-11-14T22:13:20.123Z");
 
         assert_eq!(outbox.replay(a1.id).await.unwrap(), 1);

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::{Repository, RepositoryError, digest, failed_to};
 use switchboard_core::ids::{Digest, NodeId};
 use switchboard_core::limits;
+use switchboard_postgres::storable;
 
 /// A node's report about one handler. Without a digest and an error, the handler is retired and removed on
 /// this node.
@@ -86,6 +87,8 @@ impl Repository {
         report: &Report,
         overrides: &[String],
     ) -> Result<(), RepositoryError> {
+        // The error may contain names in the release.
+        let error = report.error.as_deref().map(storable);
         sqlx::query(
             "insert into switchboard.node_handlers as kept (node, name, generation, digest, error, overrides)
              values ($1, $2, $3, $4, $5, $6)
@@ -98,7 +101,7 @@ impl Repository {
         .bind(&report.name)
         .bind(report.generation)
         .bind(report.digest.as_ref().map(|digest| digest.bytes().as_slice()))
-        .bind(&report.error)
+        .bind(error.as_deref())
         .bind(overrides)
         .execute(&self.pool)
         .await

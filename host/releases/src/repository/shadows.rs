@@ -7,6 +7,7 @@ use sqlx::postgres::PgRow;
 use super::{Repository, RepositoryError, digest, failed_to};
 use switchboard_core::ids::{Digest, NodeId};
 use switchboard_core::limits;
+use switchboard_postgres::storable;
 
 /// How the calls of a shadow compare with those of the running release.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -33,6 +34,8 @@ impl Repository {
         seen: &ShadowReport,
     ) -> Result<(), RepositoryError> {
         let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        // An example may contain texts of the handler.
+        let examples: Vec<_> = seen.examples.iter().map(|example| storable(example)).collect();
         sqlx::query(
             "insert into switchboard.shadow_reports (name, digest, node, same, differing, dropped, examples)
              values ($1, $2, $3, $4, $5, $6, $7)
@@ -46,7 +49,7 @@ impl Repository {
         .bind(count(seen.same))
         .bind(count(seen.differing))
         .bind(count(seen.dropped))
-        .bind(serde_json::json!(seen.examples))
+        .bind(serde_json::json!(examples))
         .execute(&self.pool)
         .await
         .map_err(failed_to("store the results of a shadow"))?;

@@ -253,12 +253,12 @@ async fn what_the_nodes_shadows_saw_is_added_up() {
         };
         repository.shadowed(a, "echo", digest, &seen(3, "first")).await.unwrap();
         repository.shadowed(a, "echo", digest, &seen(5, "first")).await.unwrap();
-        repository.shadowed(b, "echo", digest, &seen(7, "second")).await.unwrap();
+        repository.shadowed(b, "echo", digest, &seen(7, "sec\0ond")).await.unwrap();
         let [all] = &repository.shadows("echo").await.unwrap()[..] else { panic!("one shadow") };
         assert_eq!((all.digest, all.same, all.differing, all.dropped), (Some(digest), 12, 2, 0));
         let mut examples = all.examples.clone();
         examples.sort();
-        assert_eq!(examples, ["first", "second"]);
+        assert_eq!(examples, ["first", "sec\u{fffd}ond"]);
     })
     .await;
 }
@@ -303,10 +303,10 @@ async fn a_live_node_is_asked_until_it_answers_and_a_silent_one_is_not() {
 
         repository.report(node, &report(2, None), &[]).await.unwrap();
         assert_eq!(repository.answers("echo", 3, Duration::ZERO).await.unwrap()[0].report, None);
-        repository.report(node, &report(3, Some("it does not fit")), &["votes".to_owned()]).await.unwrap();
+        repository.report(node, &report(3, Some("it does\0not fit")), &["votes".to_owned()]).await.unwrap();
         repository.report(node, &report(2, None), &[]).await.unwrap();
         let answers = repository.answers("echo", 3, Duration::ZERO).await.unwrap();
-        assert_eq!(answers[0].report, Some(report(3, Some("it does not fit"))));
+        assert_eq!(answers[0].report, Some(report(3, Some("it does\u{fffd}not fit"))));
 
         let nodes = repository.nodes().await.unwrap();
         assert_eq!(nodes.iter().map(|node| node.live).collect::<Vec<_>>(), [true, false]);

@@ -8,9 +8,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wasmtime::component::Resource;
 
-use super::CallState;
 use super::call::Function;
 use super::log::CallLogger;
+use super::{Backends, CallState};
 use switchboard_contract::Transaction;
 use switchboard_contract::log::Level;
 use switchboard_contract::postgres::{self, Collected, Error, Rows, Value};
@@ -43,7 +43,7 @@ struct NoArgs {}
 
 /// Counts an error that the handler answers with 503, and logs one such error a second. The client needs only
 /// the 503; the operator needs the reason. In an outage, a line for each error would fill the log.
-fn report(logger: &CallLogger, error: &Error) {
+fn report(logger: &CallLogger, backends: &Backends, error: &Error) {
     static LOGGED_S: AtomicU64 = AtomicU64::new(0);
     let why = match error {
         Error::Retryable(_) => "retryable",
@@ -60,8 +60,7 @@ fn report(logger: &CallLogger, error: &Error) {
             Level::Warn,
             "Postgres did not complete a statement; the handler can answer 503",
             &fields,
-            // The host writes this line, so it is not among the lines of the handler that operators watch.
-            None,
+            backends.watches(),
         );
     }
 }
@@ -71,10 +70,11 @@ fn report(logger: &CallLogger, error: &Error) {
 async fn on_session<T>(
     session: &mut Option<Session>,
     logger: &CallLogger,
+    backends: &Backends,
     operation: impl AsyncFnOnce(&mut Session) -> Result<T, Error>,
 ) -> Result<T, Error> {
     match session {
-        Some(session) => operation(session).await.inspect_err(|error| report(logger, error)),
+        Some(session) => operation(session).await.inspect_err(|error| report(logger, backends, error)),
         None => Err(Error::Busy),
     }
 }
@@ -92,7 +92,7 @@ impl CallState {
         args: &impl Serialize,
         operation: impl AsyncFnOnce(&mut Session) -> Result<T, Error>,
     ) -> wasmtime::Result<Result<T, Error>> {
-        let live = on_session(&mut self.session, &self.log, operation);
+        let live = on_session(&mut self.session, &self.log, &self.backends, operation);
         self.middleware.call(function, args, live).await
     }
 
@@ -107,7 +107,7 @@ impl CallState {
         let is_open = self.transactions.is(handle);
         let live = async {
             match is_open {
-                true => on_session(&mut self.session, &self.log, operation).await,
+                true => on_session(&mut self.session, &self.log, &self.backends, operation).await,
                 false => Err(Error::Refused("the transaction has ended".to_owned())),
             }
         };
@@ -147,7 +147,7 @@ impl postgres::Host for CallState {
                         *statement = sql;
                     }
                 }
-                on_session(session, logger, async |session| session.collect(collected).await).await
+                on_session(session, logger, backends, async |session| session.collect(collected).await).await
             })
         };
         self.middleware.call_with(Function::PostgresCollect, collected, live).await
