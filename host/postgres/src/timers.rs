@@ -19,7 +19,7 @@ use sqlx::{FromRow, Row};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::Error;
+use crate::{Error, storable};
 pub use operators::ListedTimer;
 use switchboard_core::ids::NodeId;
 use switchboard_core::limits;
@@ -257,6 +257,8 @@ impl Timers {
     /// Stores the outcomes of claimed timers. An outcome has no effect when its timer was set, cancelled or
     /// claimed again since.
     pub async fn settle(&self, outcomes: &[(Claimed, Outcome)]) -> Result<(), Error> {
+        let error = |outcome: &Outcome| outcome.error().map(|error| storable(error).into_owned());
+        let errors: Vec<_> = outcomes.iter().map(|(_, outcome)| error(outcome)).collect();
         sqlx::query(
             "with outcomes as (
                select * from unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::float8[],
@@ -286,7 +288,7 @@ impl Timers {
         .bind(outcomes.iter().map(|(timer, _)| timer.version).collect::<Vec<_>>())
         .bind(outcomes.iter().map(|(_, outcome)| outcome.as_str()).collect::<Vec<_>>())
         .bind(outcomes.iter().map(|(_, outcome)| outcome.delay().map_or(0.0, ms)).collect::<Vec<_>>())
-        .bind(outcomes.iter().map(|(_, outcome)| outcome.error()).collect::<Vec<_>>())
+        .bind(errors)
         .execute(&self.pool)
         .await?;
         Ok(())
