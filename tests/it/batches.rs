@@ -88,8 +88,9 @@ async fn connections_that_open_together_share_calls_and_one_that_fails_harms_no_
             let log = host.log();
             let mut goodbyes = BTreeMap::<&String, usize>::new();
             for user in all() {
-                let goodbye = format!("goodbye to={user:?}");
-                goodbyes.insert(user, log.lines().filter(|line| line.contains(&goodbye)).count());
+                let field = format!("\"field.to\":{user:?}");
+                let is_goodbye = |line: &&str| line.contains("goodbye") && line.contains(&field);
+                goodbyes.insert(user, log.lines().filter(is_goodbye).count());
             }
             goodbyes.values().all(|count| *count > 0).then_some(())
         })
